@@ -1,0 +1,16 @@
+//! The `transcript_events` function: see the library beside it.
+
+use lambda_http::{Error, Request, run, service_fn};
+use shared::webhook::App;
+use shared::{Webhook, logging};
+
+#[tokio::main(flavor = "current_thread")]
+#[allow(clippy::disallowed_methods, reason = "the edge: the environment is read here and passed in")]
+async fn main() -> Result<(), Error> {
+    let lookup = |name: &str| std::env::var(name).ok();
+    logging::init_json(&lookup)?;
+    let app = App::from_environment(Webhook::TranscriptEvents, &lookup)?;
+    app.warm().await;
+    let app = &app;
+    run(service_fn(async move |request: Request| Ok::<_, Error>(transcript_events::handle(app, request).await))).await
+}

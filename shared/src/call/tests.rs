@@ -1,0 +1,247 @@
+//! Property tests of the join, and examples of what deliveries are read into.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::{btree_map, btree_set};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::session::Provider;
+
+fn instants() -> impl Strategy<Value = Option<Instant>> {
+    // Few, so that equal ones meet; `57Z` beside `57.9Z`, so that their texts are compared.
+    select(vec![
+        None,
+        Instant::parse("2025-07-16T11:40:57Z"),
+        Instant::parse("2025-07-16T11:40:57.9Z"),
+        Instant::parse("2025-07-16T11:41:00.000001Z"),
+        Instant::parse("2024-02-29T23:59:59.999999Z"),
+    ])
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let values = prop_oneof![
+        select(vec!["1", "2.12", "127", "+919876543210", "{\"a\":1}"]).prop_map(str::to_owned),
+        "[a-z]{1,3}"
+    ];
+    (instants(), values).prop_map(|(at, value)| Said { at, value })
+}
+
+/// Arbitrary calls of one platform as deliveries and stored items have them.
+pub(crate) fn calls() -> impl Strategy<Value = Call> {
+    let state = prop_oneof![8 => Just(State::InProgress), 8 => Just(State::Ended), 1 => Just(State::Erased)];
+    let fields = btree_map(select(Field::ALL.to_vec()), said(), 0..6);
+    let insights = btree_map(select(vec!["sentiment", "summary", "new_type"]), said(), 0..3);
+    let flags = (any::<bool>(), any::<bool>());
+    let revision =
+        option::of(select(vec!["webhook#1#a".to_owned(), "webhook#2#b".to_owned(), "reconciler#3#c".to_owned()]));
+    let bots = btree_set(select(vec!["bot-1".to_owned(), "bot-2".to_owned(), "bot-3".to_owned()]), 0..3);
+    (state, instants(), bots, flags, revision, fields, insights).prop_map(
+        |(state, started_at, bots, (transfer_requested, test), revision, mut fields, insights)| {
+            let key = SessionKey::new(Provider::Exotel, "s1").unwrap();
+            // Exotel never says a duration.
+            fields.remove(&Field::DurationSeconds);
+            let insights = insights.into_iter().map(|(kind, said)| (kind.to_owned(), said)).collect();
+            let call = Call {
+                key: key.clone(),
+                state,
+                started_at,
+                bots,
+                transfer_requested,
+                test,
+                revision,
+                fields,
+                insights,
+            };
+            // An erased call holds nothing else.
+            if state == State::Erased { Call { state, ..Call::new(key) } } else { call }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn join_does_not_care_which_came_first(one in calls(), two in calls()) {
+        prop_assert_eq!(one.clone().join(&two), two.clone().join(&one));
+    }
+
+    #[test]
+    fn join_does_not_care_how_deliveries_are_grouped(one in calls(), two in calls(), three in calls()) {
+        let left = one.clone().join(&two).join(&three);
+        let right = one.join(&two.join(&three));
+        prop_assert_eq!(left, right);
+    }
+
+    #[test]
+    fn join_takes_a_repetition_without_a_trace(one in calls(), two in calls()) {
+        let joined = one.clone().join(&two);
+        prop_assert_eq!(joined.clone().join(&two), joined.clone());
+        prop_assert_eq!(joined.clone().join(&one), joined);
+    }
+
+    #[test]
+    fn equal_calls_have_equal_digests_and_different_ones_do_not(one in calls(), two in calls()) {
+        prop_assert_eq!(one.digest() == two.digest(), one == two);
+    }
+}
+
+fn exotel(webhook: Webhook, body: &str) -> Delivery {
+    super::exotel::read(webhook, serde_json::from_str(body).unwrap()).unwrap()
+}
+
+fn vocobase(body: &str) -> Delivery {
+    super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), Source::Webhook).unwrap()
+}
+
+#[test]
+fn decimals_are_written_as_the_store_gives_them_back() {
+    for (text, expected) in [
+        ("2.12", "2.12"),
+        ("2.10", "2.1"),
+        ("0.0", "0"),
+        ("-0", "0"),
+        ("007", "7"),
+        (".5", "0.5"),
+        ("100", "100"),
+        ("1e5", "1e5"),
+        ("12345678901234567890123456789012345678.9", "12345678901234567890123456789012345678.9"),
+    ] {
+        assert_eq!(decimal(text), expected);
+    }
+}
+
+#[test]
+fn empty_is_absent_and_odd_shapes_are_not_said() {
+    let delivery = exotel(
+        Webhook::SessionStart,
+        r#"{"session_id":"s1","contact_uri":"","landing_number":{"a":1},"external_id":42,"custom_parameters":{},
+            "metadata":null,"events":null,"start_time":"soon","network_type":["sip"]}"#,
+    );
+    let said: BTreeMap<_, _> =
+        delivery.call.fields.iter().map(|(field, said)| (field.name(), said.value.as_str())).collect();
+    assert_eq!(said, BTreeMap::from([("external_id", "42")]));
+    assert_eq!(delivery.occurred_at, None);
+}
+
+#[test]
+fn all_spellings_of_in_progress_are_one_and_a_missing_status_is_completed() {
+    for (status, expected) in [
+        (r#""inprogress""#, "in_progress"),
+        (r#""in_progress""#, "in_progress"),
+        (r#""In-Progress""#, "in_progress"),
+        (r#""COMPLETED""#, "completed"),
+        ("null", "completed"),
+        (r#""paused""#, "paused"),
+    ] {
+        let body = format!(
+            r#"{{"session_id":"s1","bot_id":"b1","events":[{{"event_type":"transcript","event_data":{{"transcripts":[
+                {{"sequence":1,"status":{status},"transcript_segments":[{{"speaker":"assistant","text":"Hi"}}]}}]}}}}]}}"#
+        );
+        let delivery = exotel(Webhook::TranscriptEvents, &body);
+        assert_eq!(delivery.turns[0].status, expected);
+        assert_eq!(delivery.turns[0].key, "000001#b1");
+    }
+}
+
+#[test]
+fn the_transcript_shape_seen_on_live_calls_is_read_too() {
+    let body = |is_final: bool, start: &str| {
+        format!(
+            r#"{{"session_id":"s1","bot_id":"b1","events":[{{"event_type":"transcript","event_data":{{"is_final":{is_final},
+            "transcript_segments":[{{"speaker":"customer","text":"Hi"{start}}}]}}}}]}}"#
+        )
+    };
+    let partial =
+        &exotel(Webhook::TranscriptEvents, &body(false, r#","start_timestamp":"2025-10-31T21:27:44.330756Z""#)).turns
+            [0];
+    assert_eq!((partial.key.as_str(), partial.status.as_str()), ("t1761946064330756#b1", "in_progress"));
+    let whole =
+        &exotel(Webhook::TranscriptEvents, &body(true, r#","start_timestamp":"2025-10-31T21:27:44.330756Z""#)).turns[0];
+    assert!(whole.rank > partial.rank);
+    // Without sequence and times only what was said tells turns apart.
+    assert!(exotel(Webhook::TranscriptEvents, &body(true, "")).turns[0].key.starts_with('x'));
+}
+
+#[test]
+fn a_turn_says_nothing_new_of_the_call() {
+    let turn = |end: &str| {
+        format!(
+            r#"{{"session_id":"s1","bot_id":"b1","start_time":"2025-10-31T21:27:40Z","contact_uri":"+1","events":[
+            {{"event_type":"transcript","event_data":{{"transcripts":[{{"sequence":1,"transcript_segments":[
+            {{"text":"Hi","end_timestamp":"{end}"}}]}}]}}}}]}}"#
+        )
+    };
+    let first = exotel(Webhook::TranscriptEvents, &turn("2025-10-31T21:27:45Z"));
+    let second = exotel(Webhook::TranscriptEvents, &turn("2025-10-31T21:27:55Z"));
+    assert_eq!(first.call, second.call);
+    assert!(first.occurred_at < second.occurred_at);
+}
+
+#[test]
+fn of_two_insights_in_one_delivery_each_is_as_old_as_it_says() {
+    let delivery = exotel(
+        Webhook::InsightsEvents,
+        r#"{"session_id":"s1","start_time":"2025-07-16T11:40:57Z","events":[
+            {"event_type":"sentiment","event_data":{"value":"happy","timestamp":"2025-07-16T11:41:30Z"}},
+            {"event_type":"sentiment","event_data":{"value":"angry","timestamp":"2025-07-16T11:41:10Z"}},
+            {"event_type":"mood","event_data":{"value":"new words are kept"}},
+            {"event_type":"summary","event_data":{}}]}"#,
+    );
+    assert_eq!(delivery.call.insights["sentiment"].value, r#"{"timestamp":"2025-07-16T11:41:30Z","value":"happy"}"#);
+    assert_eq!(delivery.call.insights["mood"].at, Instant::parse("2025-07-16T11:41:30Z"));
+    assert!(!delivery.call.insights.contains_key("summary"));
+}
+
+#[test]
+fn the_platforms_test_button_is_marked() {
+    for (body, test) in [
+        (r#"{"session_id":"s1","external_id":"CAxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#, true),
+        (r#"{"session_id":"<voicebot session id>"}"#, true),
+        (r#"{"session_id":"s1","external_id":"CA0123456789abcdef0123456789abcdef"}"#, false),
+        (r#"{"session_id":"s1","external_id":"CAxx"}"#, false),
+    ] {
+        assert_eq!(exotel(Webhook::SessionStart, body).call.test, test, "{body}");
+    }
+}
+
+#[test]
+fn both_generations_of_the_vocobase_payload_are_read() {
+    let older = vocobase(
+        r#"{"event":"session.completed","timestamp":"2026-03-15T14:32:08.000Z","data":{"session_id":"v1","agent_id":"a1",
+            "duration_seconds":127,"credits_used":2.12,"transcript":[
+            {"role":"bot","content":"Hello","timestamp":"2026-03-15T14:30:01.000Z"}],
+            "recording_url":"https://b.s3.amazonaws.com/r.wav?X-Amz-Signature=...","latency":{"min_ms":450},
+            "call":{"from_number":"+14155551234","to_number":"+919876543210","direction":"outbound","status":"completed"}}}"#,
+    );
+    assert_eq!(older.call.get(Field::CreditsUsed), Some("2.12"));
+    assert_eq!(older.call.get(Field::Contact), Some("+919876543210"));
+    assert_eq!(older.call.get(Field::EndedAt), Some("2026-03-15T14:32:08.000000Z"));
+    assert_eq!(older.call.started_at, Instant::parse("2026-03-15T14:30:01Z"));
+    assert_eq!(older.call.get(Field::RecordingState), Some("pending"));
+    let newer = vocobase(
+        r#"{"event":"session.completed","timestamp":"2026-03-15T14:32:08.000Z","data":{"session_id":"v1","duration_seconds":60,
+            "processing_complete":true,"variables":{"b":1,"a":2},"extraction":{"status":"success","values":{"x":1.50}},
+            "recording_url":null,"call":{"from_number":"+1","to_number":"+2","direction":"inbound","disposition":"voicemail",
+            "answered_by":"machine"}}}"#,
+    );
+    assert_eq!(newer.call.get(Field::Variables), Some(r#"{"a":2,"b":1}"#));
+    assert_eq!(newer.call.get(Field::Extraction), Some(r#"{"status":"success","values":{"x":1.50}}"#));
+    assert_eq!(newer.call.get(Field::Contact), Some("+1"));
+    assert_eq!(newer.call.get(Field::AnsweredBy), Some("machine"));
+    assert_eq!(newer.call.started_at, Instant::parse("2026-03-15T14:31:08Z"));
+    assert_eq!(newer.recording, None);
+    let no_call = vocobase(
+        r#"{"timestamp":"2026-03-15T14:32:08Z","data":{"session_id":"v1","call":null,"latency":null,"transcript":null}}"#,
+    );
+    assert_eq!(no_call.call.get(Field::Contact), None);
+    assert!(no_call.transcript.unwrap().segments.is_empty());
+}
+
+#[test]
+fn a_webhook_outranks_the_reconciler_whatever_the_time() {
+    let body = r#"{"timestamp":"2026-03-15T14:32:08Z","data":{"session_id":"v1"}}"#;
+    let read = |source| super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), source).unwrap();
+    assert!(read(Source::Webhook).call.revision > read(Source::Reconciler).call.revision);
+}

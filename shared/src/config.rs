@@ -1,0 +1,206 @@
+//! Configuration, read once at the edge through a lookup, so that nothing else touches the environment. A bad value is
+//! an error that names the variable; it never becomes a default.
+
+use crate::auth::{Secret, exotel::Tokens, vocobase::Signatures};
+use crate::session::Webhook;
+use crate::storage::Tables;
+
+/// Why the configuration cannot be used. Never says the value: it may be a secret.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Required and not set.
+    #[error("{0} is not set")]
+    Missing(&'static str),
+    /// Set to something it cannot be.
+    #[error("{0} {1}")]
+    Bad(&'static str, &'static str),
+}
+
+/// Looks a variable up, as `std::env::var(name).ok()` does.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// How long a delivery may take, in milliseconds, unless `DEADLINE_MS` says otherwise.
+pub const DEFAULT_DEADLINE_MS: u64 = 5_000;
+/// How far a Vocobase timestamp may be from now, unless `TIMESTAMP_TOLERANCE_SECONDS` says otherwise.
+pub const DEFAULT_TOLERANCE_SECONDS: i64 = 300;
+
+/// What every function needs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where things are kept.
+    pub tables: Tables,
+    /// `RECORDINGS_BUCKET`.
+    pub bucket: String,
+    /// `RETENTION_DAYS`; without it nothing expires.
+    pub retention_days: Option<i64>,
+    /// `DEADLINE_MS`.
+    pub deadline: std::time::Duration,
+    /// Exotel's tokens.
+    pub tokens: Tokens,
+    /// Vocobase's signatures.
+    pub signatures: Signatures,
+    /// Where the other Exotel webhooks are (`SESSION_END_URL` and so on); `session_start` hands them out.
+    pub siblings: Vec<(Webhook, String)>,
+}
+
+impl Config {
+    /// Reads it. `webhook` says whose secrets are required.
+    pub fn read(webhook: Webhook, lookup: Lookup<'_>) -> Result<Self, ConfigError> {
+        let tokens = tokens(lookup)?;
+        let signatures = signatures(lookup)?;
+        match webhook {
+            Webhook::SessionCompleted if signatures.secrets.is_empty() => {
+                return Err(ConfigError::Missing("VOCOBASE_SECRETS"));
+            }
+            Webhook::SessionCompleted => {}
+            _ if tokens.secrets.is_empty() => return Err(ConfigError::Missing("EXOTEL_TOKEN_SECRETS")),
+            _ => {}
+        }
+        let siblings = [
+            (Webhook::SessionEnd, "SESSION_END_URL"),
+            (Webhook::PreAgentTransfer, "PRE_AGENT_TRANSFER_URL"),
+            (Webhook::InsightsEvents, "INSIGHTS_EVENTS_URL"),
+            (Webhook::TranscriptEvents, "TRANSCRIPT_EVENTS_URL"),
+        ];
+        Ok(Self {
+            tables: Tables {
+                events: required(lookup, "EVENTS_TABLE")?,
+                transcripts: required(lookup, "TRANSCRIPTS_TABLE")?,
+                sessions: required(lookup, "SESSIONS_TABLE")?,
+                recordings: required(lookup, "RECORDINGS_TABLE")?,
+                profiles: required(lookup, "PROFILES_TABLE")?,
+            },
+            bucket: required(lookup, "RECORDINGS_BUCKET")?,
+            retention_days: positive(lookup, "RETENTION_DAYS")?,
+            deadline: std::time::Duration::from_millis(
+                positive(lookup, "DEADLINE_MS")?.map_or(DEFAULT_DEADLINE_MS, i64::unsigned_abs),
+            ),
+            tokens,
+            signatures,
+            siblings: siblings.into_iter().filter_map(|(webhook, name)| Some((webhook, set(lookup, name)?))).collect(),
+        })
+    }
+}
+
+/// `VOCOBASE_SECRETS` (comma-separated) and `TIMESTAMP_TOLERANCE_SECONDS`.
+pub fn signatures(lookup: Lookup<'_>) -> Result<Signatures, ConfigError> {
+    const NAME: &str = "VOCOBASE_SECRETS";
+    let mut secrets = Vec::new();
+    if let Some(list) = set(lookup, NAME) {
+        for secret in list.split(',').map(str::trim) {
+            if secret.is_empty() {
+                return Err(ConfigError::Bad(NAME, "has an empty secret between its commas"));
+            }
+            secrets.push(Secret::new(secret));
+        }
+    }
+    let tolerance_seconds = positive(lookup, "TIMESTAMP_TOLERANCE_SECONDS")?.unwrap_or(DEFAULT_TOLERANCE_SECONDS);
+    Ok(Signatures { secrets, tolerance_seconds })
+}
+
+/// `EXOTEL_TOKEN_SECRETS` (`kid:secret,…`; the first one mints) and `EXOTEL_SESSION_TOKENS_ONLY`.
+pub fn tokens(lookup: Lookup<'_>) -> Result<Tokens, ConfigError> {
+    const NAME: &str = "EXOTEL_TOKEN_SECRETS";
+    const ONLY: &str = "EXOTEL_SESSION_TOKENS_ONLY";
+    let mut secrets: Vec<(String, Secret)> = Vec::new();
+    if let Some(list) = set(lookup, NAME) {
+        for pair in list.split(',').map(str::trim) {
+            let (kid, secret) = pair.split_once(':').ok_or(ConfigError::Bad(NAME, "is not kid:secret,kid:secret,…"))?;
+            let kid_is_plain = !kid.is_empty() && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            if !kid_is_plain {
+                return Err(ConfigError::Bad(NAME, "has a kid that is not letters, digits or _"));
+            }
+            if secret.is_empty() {
+                return Err(ConfigError::Bad(NAME, "has an empty secret"));
+            }
+            if secrets.iter().any(|(known, _)| known == kid) {
+                return Err(ConfigError::Bad(NAME, "has a kid twice"));
+            }
+            secrets.push((kid.to_owned(), Secret::new(secret)));
+        }
+    }
+    let session_tokens_only = match set(lookup, ONLY).as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(ConfigError::Bad(ONLY, "is neither true nor false")),
+    };
+    Ok(Tokens { secrets, session_tokens_only })
+}
+
+fn set(lookup: Lookup<'_>, name: &str) -> Option<String> {
+    lookup(name).filter(|value| !value.is_empty())
+}
+
+fn required(lookup: Lookup<'_>, name: &'static str) -> Result<String, ConfigError> {
+    set(lookup, name).ok_or(ConfigError::Missing(name))
+}
+
+fn positive(lookup: Lookup<'_>, name: &'static str) -> Result<Option<i64>, ConfigError> {
+    let Some(text) = set(lookup, name) else { return Ok(None) };
+    // Bounded, so that no later arithmetic on it can overflow.
+    match text.parse::<i64>() {
+        Ok(value) if (1..=1_000_000_000).contains(&value) => Ok(Some(value)),
+        _ => Err(ConfigError::Bad(name, "is not a whole number of 1 or more")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup(name: &str) -> Option<String> {
+        match name {
+            "VOCOBASE_SECRETS" => Some("whsec_a, whsec_b".into()),
+            "EXOTEL_TOKEN_SECRETS" => Some("k2:new,k1:old".into()),
+            "RECORDINGS_BUCKET" => Some("bucket".into()),
+            "SESSION_END_URL" => Some("https://end.example/".into()),
+            name if name.ends_with("_TABLE") => Some(name.to_lowercase()),
+            _ => None,
+        }
+    }
+
+    fn read_with(name: &'static str, value: &'static str) -> Result<Config, ConfigError> {
+        Config::read(Webhook::SessionStart, &move |asked: &str| {
+            if asked == name { Some(value.to_owned()) } else { lookup(asked) }
+        })
+    }
+
+    #[test]
+    fn defaults_stand_where_nothing_is_set() {
+        let config = Config::read(Webhook::SessionStart, &lookup).unwrap();
+        assert_eq!(config.deadline.as_millis(), 5_000);
+        assert_eq!(config.signatures.tolerance_seconds, 300);
+        assert_eq!(config.signatures.secrets.len(), 2);
+        assert_eq!(config.tokens.secrets.iter().map(|(kid, _)| kid.as_str()).collect::<Vec<_>>(), ["k2", "k1"]);
+        assert_eq!(config.retention_days, None);
+        assert_eq!(config.siblings, [(Webhook::SessionEnd, "https://end.example/".to_owned())]);
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable_and_never_its_value() {
+        for (name, value) in [
+            ("DEADLINE_MS", "soon"),
+            ("DEADLINE_MS", "0"),
+            ("RETENTION_DAYS", "-1"),
+            ("TIMESTAMP_TOLERANCE_SECONDS", "99999999999999999999"),
+            ("EXOTEL_TOKEN_SECRETS", "hunter2"),
+            ("EXOTEL_TOKEN_SECRETS", "k1:hunter2,k1:b"),
+            ("EXOTEL_TOKEN_SECRETS", "k.1:hunter2"),
+            ("EXOTEL_TOKEN_SECRETS", "k1:"),
+            ("EXOTEL_SESSION_TOKENS_ONLY", "yes"),
+            ("VOCOBASE_SECRETS", "hunter2,,b"),
+            ("EVENTS_TABLE", ""),
+            ("EXOTEL_TOKEN_SECRETS", ""),
+        ] {
+            let error = read_with(name, value).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_output_holds_no_secret() {
+        let printed = format!("{:?}", Config::read(Webhook::SessionStart, &lookup).unwrap());
+        assert!(!printed.contains("whsec_a") && !printed.contains("new\""), "{printed}");
+    }
+}

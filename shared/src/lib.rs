@@ -1,0 +1,22 @@
+//! What every function of the bundle shares: reading a delivery, proving who sent it, merging it into the call it
+//! belongs to, and keeping it.
+//!
+//! Dependencies inside the crate point one way: [`wire`] knows nothing; [`auth`] and [`call`] know wire models;
+//! [`storage`] knows calls and is the only place that names the AWS SDK's operations; [`webhook`], the edge, knows
+//! them all and is the only place that names `lambda_http`.
+
+pub mod auth;
+pub mod call;
+pub mod config;
+pub mod instant;
+pub mod json;
+pub mod logging;
+pub mod profile;
+pub mod recording;
+pub mod session;
+pub mod storage;
+pub mod webhook;
+pub mod wire;
+
+pub use instant::{Clock, Instant};
+pub use session::{Provider, SessionKey, Webhook};

@@ -1,0 +1,168 @@
+//! The names of things: which platform, which webhook, which call.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The platform that runs the bot.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Provider {
+    /// Exotel VoiceBot: five webhooks during and after a call.
+    Exotel,
+    /// Vocobase: one webhook when a session is over.
+    Vocobase,
+}
+
+impl Provider {
+    /// `exotel` or `vocobase`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exotel => "exotel",
+            Self::Vocobase => "vocobase",
+        }
+    }
+}
+
+/// One webhook type. Its name is also the name of the function that receives it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Webhook {
+    /// Exotel: a call begins, and the platform waits for the answer.
+    SessionStart,
+    /// Exotel: the conversation is over.
+    SessionEnd,
+    /// Exotel: the bot is about to hand over to a human, and the platform waits for the answer.
+    PreAgentTransfer,
+    /// Exotel: sentiment, summary, intent, entity, outcome.
+    InsightsEvents,
+    /// Exotel: a turn as heard so far.
+    TranscriptEvents,
+    /// Vocobase: everything about a finished session.
+    SessionCompleted,
+}
+
+impl Webhook {
+    /// Every webhook.
+    pub const ALL: [Self; 6] = [
+        Self::SessionStart,
+        Self::SessionEnd,
+        Self::PreAgentTransfer,
+        Self::InsightsEvents,
+        Self::TranscriptEvents,
+        Self::SessionCompleted,
+    ];
+
+    /// The name in URLs, keys and logs, such as `session_start`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SessionStart => "session_start",
+            Self::SessionEnd => "session_end",
+            Self::PreAgentTransfer => "pre_agent_transfer",
+            Self::InsightsEvents => "insights_events",
+            Self::TranscriptEvents => "transcript_events",
+            Self::SessionCompleted => "session_completed",
+        }
+    }
+
+    /// Who sends it.
+    pub const fn provider(self) -> Provider {
+        match self {
+            Self::SessionCompleted => Provider::Vocobase,
+            _ => Provider::Exotel,
+        }
+    }
+}
+
+impl FromStr for Webhook {
+    type Err = UnknownWebhook;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|webhook| webhook.name() == name).ok_or(UnknownWebhook)
+    }
+}
+
+/// A name that is no webhook's.
+#[derive(Debug, thiserror::Error)]
+#[error("no such webhook")]
+pub struct UnknownWebhook;
+
+/// The key of a call in every table: `exotel#<session id>` or `vocobase#<session id>`.
+///
+/// The platform's id is opaque and may hold anything, `#` included: the first `#` ends the provider's name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionKey {
+    provider: Provider,
+    key: String,
+}
+
+/// What `DynamoDB` takes as a partition key, in bytes.
+const MAX_KEY_BYTES: usize = 2048;
+
+impl SessionKey {
+    /// Refuses ids that cannot be a key: empty, or over 2048 bytes with the provider's name.
+    pub fn new(provider: Provider, id: &str) -> Result<Self, BadSessionId> {
+        if id.is_empty() {
+            return Err(BadSessionId::Empty);
+        }
+        let key = format!("{}#{id}", provider.name());
+        if key.len() > MAX_KEY_BYTES { Err(BadSessionId::TooLong) } else { Ok(Self { provider, key }) }
+    }
+
+    /// The whole key.
+    pub fn as_str(&self) -> &str {
+        &self.key
+    }
+
+    /// The platform's own id.
+    pub fn id(&self) -> &str {
+        &self.key[self.provider.name().len() + 1..]
+    }
+
+    /// The platform.
+    pub const fn provider(&self) -> Provider {
+        self.provider
+    }
+}
+
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)
+    }
+}
+
+impl FromStr for SessionKey {
+    type Err = BadSessionId;
+
+    fn from_str(key: &str) -> Result<Self, Self::Err> {
+        let (provider, id) = key.split_once('#').ok_or(BadSessionId::NoProvider)?;
+        let provider = [Provider::Exotel, Provider::Vocobase].into_iter().find(|known| known.name() == provider);
+        Self::new(provider.ok_or(BadSessionId::NoProvider)?, id)
+    }
+}
+
+/// Why a text cannot name a call.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSessionId {
+    /// No id at all.
+    #[error("the session id is missing or empty")]
+    Empty,
+    /// More than a key can hold.
+    #[error("the session id is over {MAX_KEY_BYTES} bytes")]
+    TooLong,
+    /// A key that does not begin with a provider.
+    #[error("a session key begins with exotel# or vocobase#")]
+    NoProvider,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_may_hold_anything_but_must_fit_a_key() {
+        let key = SessionKey::new(Provider::Exotel, "a#b\n").unwrap();
+        assert_eq!((key.as_str(), key.id()), ("exotel#a#b\n", "a#b\n"));
+        assert_eq!("exotel#a#b\n".parse(), Ok(key));
+        assert_eq!(SessionKey::new(Provider::Exotel, ""), Err(BadSessionId::Empty));
+        assert_eq!(SessionKey::new(Provider::Vocobase, &"x".repeat(2040)), Err(BadSessionId::TooLong));
+        assert!(SessionKey::new(Provider::Vocobase, &"x".repeat(2039)).is_ok());
+    }
+}

@@ -1,0 +1,185 @@
+//! Keeping deliveries: the event verbatim, then what it changes. The only place that names the AWS SDK's operations.
+//!
+//! Every step is idempotent and none is undone: a delivery that failed half-way is repaired by its repetition, and
+//! [`Store::keep`] returns only after everything is acknowledged.
+
+mod attributes;
+mod calls;
+mod clients;
+mod events;
+mod profiles;
+mod recordings;
+mod transcripts;
+
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use lru::LruCache;
+
+pub use calls::{BY_CONTACT, BY_DAY, DAY_SHARDS, item_to_call};
+pub use clients::{Clients, connect};
+pub use events::BODIES;
+pub use profiles::ProfileItem;
+pub use recordings::UNFINISHED;
+pub use transcripts::item_to_segments;
+
+use crate::auth::Verified;
+use crate::call::{Call, Delivery, Source, State};
+use crate::instant::Instant;
+use crate::session::{SessionKey, Webhook};
+
+/// The physical names of the tables.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    /// `EVENTS_TABLE`.
+    pub events: String,
+    /// `TRANSCRIPTS_TABLE`.
+    pub transcripts: String,
+    /// `SESSIONS_TABLE`.
+    pub sessions: String,
+    /// `RECORDINGS_TABLE`.
+    pub recordings: String,
+    /// `PROFILES_TABLE`.
+    pub profiles: String,
+}
+
+/// What keeping a delivery came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It was new and said something new.
+    Stored,
+    /// It had been received before. All of it is there now, whatever became of the first attempt.
+    Duplicate,
+    /// It was new, but what it says was known better already.
+    Superseded,
+    /// Its call is erased: nothing was kept.
+    Erased,
+}
+
+/// Why something could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store will never take this value: a repetition cannot help.
+    #[error("the store refuses {0}")]
+    Refused(&'static str),
+    /// The store did not answer, or not now: a repetition helps.
+    #[error("the store failed on {what} ({code})")]
+    Unavailable {
+        /// Which write or read.
+        what: &'static str,
+        /// The service's error code or the kind of failure. Never its message, which can quote values.
+        code: String,
+    },
+}
+
+impl StoreError {
+    fn from_sdk<E: ProvideErrorMetadata, R>(what: &'static str, error: &SdkError<E, R>) -> Self {
+        let kind = match error {
+            SdkError::ServiceError(service) => service.err().code().unwrap_or("service error"),
+            SdkError::TimeoutError(_) => "timeout",
+            SdkError::DispatchFailure(_) => "no connection",
+            SdkError::ConstructionFailure(_) => "request not built",
+            _ => "unreadable response",
+        };
+        if kind == "ValidationException" {
+            return Self::Refused(what);
+        }
+        Self::Unavailable { what, code: kind.to_owned() }
+    }
+}
+
+/// How long a call's cached copy saves a read. Short, so that an instance soon notices that a call was erased.
+const CACHE_FOR: Duration = Duration::from_secs(10);
+const CACHED_CALLS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+
+/// The tables and the bucket.
+pub struct Store {
+    clients: Clients,
+    tables: Tables,
+    bucket: String,
+    retention_days: Option<i64>,
+    cache: Mutex<LruCache<SessionKey, Cached>>,
+}
+
+/// The last acknowledged copy of a call.
+#[derive(Clone)]
+struct Cached {
+    call: Call,
+    /// The item's own `merged`, which the next write is conditional on.
+    merged: String,
+    read_at: tokio::time::Instant,
+}
+
+impl Store {
+    /// A store over real clients. `retention_days`: `None` keeps everything for ever.
+    pub fn new(clients: Clients, tables: Tables, bucket: String, retention_days: Option<i64>) -> Self {
+        Self { clients, tables, bucket, retention_days, cache: Mutex::new(LruCache::new(CACHED_CALLS)) }
+    }
+
+    /// Keeps a delivery: the event, then the merges side by side, except that a Vocobase transcript is whole before
+    /// the call names it.
+    pub async fn keep(
+        &self,
+        delivery: &Delivery,
+        body: &Verified<'_>,
+        source: Source,
+        received_at: Instant,
+    ) -> Result<Kept, StoreError> {
+        let key = &delivery.call.key;
+        let seen = self.call_as_seen(key).await?;
+        if seen.as_ref().is_some_and(|seen| seen.call.state == State::Erased) {
+            return Ok(Kept::Erased);
+        }
+        let event_is_new = self.put_event(delivery, body, source, received_at).await?;
+        let call = async {
+            if let Some(transcript) = &delivery.transcript {
+                let known = seen.as_ref().and_then(|seen| seen.call.revision.as_ref());
+                // A call names a revision only once it is whole.
+                if known != Some(&transcript.revision) {
+                    self.put_transcript(key, transcript, self.expiry(delivery.call.started_at, received_at)).await?;
+                }
+            }
+            self.merge_call(seen, &delivery.call, received_at).await
+        };
+        let recording = async {
+            match &delivery.recording {
+                Some(wanted) => self.want_recording(key, wanted, received_at).await,
+                None => Ok(false),
+            }
+        };
+        let (call, turns, recording) =
+            futures_util::future::join3(call, self.put_turns(delivery, received_at), recording).await;
+        // All three have ended: an answer must not race with a write that is still under way.
+        let (call, turns, recording) = (call?, turns?, recording?);
+        Ok(match (event_is_new, call, turns || recording) {
+            (_, calls::Merged::Erased, _) => {
+                self.delete_event(delivery, body).await?;
+                Kept::Erased
+            }
+            (false, ..) => Kept::Duplicate,
+            (true, calls::Merged::Unchanged, false) => Kept::Superseded,
+            (true, ..) => Kept::Stored,
+        })
+    }
+
+    /// Keeps a verified body that cannot be merged, verbatim and aside.
+    pub async fn quarantine(
+        &self,
+        webhook: Webhook,
+        body: &Verified<'_>,
+        reason: &str,
+        received_at: Instant,
+    ) -> Result<(), StoreError> {
+        self.put_quarantined(webhook, body.bytes(), reason, received_at).await
+    }
+
+    /// When an item may be deleted, in seconds since 1970. It counts from what the delivery speaks of, so that
+    /// repetitions agree, unless that is far from the receipt: a platform with a wrong clock loses nothing.
+    fn expiry(&self, said: Option<Instant>, received_at: Instant) -> Option<i64> {
+        const NEAR_MILLIS: i64 = 30 * 24 * 60 * 60 * 1000;
+        let from = said.filter(|said| received_at.millis_since(*said).abs() < NEAR_MILLIS).unwrap_or(received_at);
+        Some(from.unix_seconds() + self.retention_days? * 24 * 60 * 60)
+    }
+}

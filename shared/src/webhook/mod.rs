@@ -1,0 +1,203 @@
+//! The webhook edge: one delivery from the HTTP request to the answer, inside the deadline.
+//!
+//! Method, then who sent it, then what it says, then keeping it, then the answer. 2xx only after every write is
+//! acknowledged; bytes that are verified but cannot be used are kept aside and answered 200, because an error would
+//! only make the platform throw them away.
+
+mod answer;
+
+use lambda_http::http::{HeaderMap, Method};
+use lambda_http::{Body, Request, Response};
+use serde::Serialize;
+
+pub use answer::Nothing;
+use answer::{Problem, failure, success};
+
+use crate::auth::exotel::Grant;
+use crate::auth::{Refused, Verified, vocobase};
+use crate::call::{Delivery, Field, NotADelivery, Source};
+use crate::config::{Config, ConfigError, Lookup};
+use crate::profile::{self, Profile};
+use crate::session::{Provider, Webhook};
+use crate::storage::{Clients, Kept, Store, StoreError, connect};
+use crate::{Clock, Instant};
+
+/// What a function is built from, once per instance.
+pub struct App {
+    /// The configuration it was built with.
+    pub config: Config,
+    store: Store,
+    clock: Clock,
+}
+
+/// A profile that is not there by then is done without: the caller waits.
+const PROFILE_TIME: std::time::Duration = std::time::Duration::from_millis(1500);
+/// A header of ours is far shorter.
+const MAX_HEADER_BYTES: usize = 1024;
+
+impl App {
+    /// Builds it from the environment of the function that receives `webhook`.
+    pub fn from_environment(webhook: Webhook, lookup: Lookup<'_>) -> Result<Self, ConfigError> {
+        let config = Config::read(webhook, lookup)?;
+        Ok(Self::new(config, connect(lookup)?, std::sync::Arc::new(Instant::now)))
+    }
+
+    /// Builds it from its parts.
+    pub fn new(config: Config, clients: Clients, clock: Clock) -> Self {
+        let store = Store::new(clients, config.tables.clone(), config.bucket.clone(), config.retention_days);
+        Self { config, store, clock }
+    }
+
+    /// Pays for the first connection while the instance starts, and not while a platform waits. Failing here is
+    /// harmless.
+    pub async fn warm(&self) {
+        let names = ["default".to_owned()];
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.store.profiles(&names)).await;
+    }
+
+    /// The profile for a delivery, or the default one where there is no delivery. Never fails: what cannot be read in
+    /// time is as if it were not configured.
+    pub async fn profile(&self, delivery: Option<&Delivery>) -> Profile {
+        let number = delivery.and_then(|delivery| delivery.call.get(Field::LandingNumber));
+        let names = profile::names(delivery.and_then(|delivery| delivery.bot.as_deref()), number);
+        match tokio::time::timeout(PROFILE_TIME, self.store.profiles(&names)).await {
+            Ok(Ok(items)) => Profile::merge(&items),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "profiles cannot be read: answering without");
+                Profile::default()
+            }
+            Err(_) => {
+                tracing::warn!("profiles did not come in time: answering without");
+                Profile::default()
+            }
+        }
+    }
+}
+
+/// Receives one delivery. `reply` computes the answer's `data` while the delivery is kept; it gets `None` where the
+/// body could not be read.
+pub async fn receive<D: Serialize>(
+    app: &App,
+    webhook: Webhook,
+    request: Request,
+    reply: impl AsyncFnOnce(Option<&Delivery>) -> D,
+) -> Response<Body> {
+    let started = tokio::time::Instant::now();
+    let mut session = None;
+    let handled = tokio::time::timeout(app.config.deadline, handle(app, webhook, &request, reply, &mut session));
+    let outcome = handled.await.unwrap_or(Err(Problem::Late));
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (webhook, session) = (webhook.name(), session.as_deref().unwrap_or("-"));
+    match outcome {
+        Ok((word, data)) => {
+            tracing::info!(webhook, session, status = 200, outcome = word, elapsed_ms, "delivery");
+            success(&data)
+        }
+        Err(problem) => {
+            let (status, outcome) = (problem.status().as_u16(), problem.outcome());
+            if status >= 500 {
+                tracing::error!(webhook, session, status, outcome, elapsed_ms, reason = %problem, "delivery");
+            } else {
+                tracing::warn!(webhook, session, status, outcome, elapsed_ms, reason = %problem, "delivery");
+            }
+            failure(&problem)
+        }
+    }
+}
+
+async fn handle<D: Serialize>(
+    app: &App,
+    webhook: Webhook,
+    request: &Request,
+    reply: impl AsyncFnOnce(Option<&Delivery>) -> D,
+    session: &mut Option<String>,
+) -> Result<(&'static str, D), Problem> {
+    if request.method() != Method::POST {
+        return Err(Problem::Method);
+    }
+    let received_at = (app.clock)();
+    let (body, grant) = authenticate(app, webhook, request, received_at)?;
+    let delivery = match Delivery::read(webhook, &body, Source::Webhook) {
+        Ok(delivery) => delivery,
+        Err(why) => return quarantine(app, webhook, &body, &why, received_at, reply(None)).await,
+    };
+    if let Grant::Session(id) = &grant
+        && id != delivery.call.key.id()
+    {
+        return Err(Refused::OtherSession.into());
+    }
+    *session = Some(delivery.call.key.to_string());
+    let keep = app.store.keep(&delivery, &body, Source::Webhook, received_at);
+    let (kept, data) = futures_util::future::join(keep, reply(Some(&delivery))).await;
+    match kept {
+        Ok(kept) => Ok((word(kept), data)),
+        Err(StoreError::Refused(what)) => {
+            let why = StoreError::Refused(what).to_string();
+            put_aside(app, webhook, &body, &why, received_at).await?;
+            Ok(("quarantined", data))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn quarantine<D>(
+    app: &App,
+    webhook: Webhook,
+    body: &Verified<'_>,
+    why: &NotADelivery,
+    received_at: Instant,
+    reply: impl Future<Output = D>,
+) -> Result<(&'static str, D), Problem> {
+    let why = why.to_string();
+    let (kept, data) = futures_util::future::join(put_aside(app, webhook, body, &why, received_at), reply).await;
+    kept?;
+    Ok(("quarantined", data))
+}
+
+async fn put_aside(
+    app: &App,
+    webhook: Webhook,
+    body: &Verified<'_>,
+    why: &str,
+    received_at: Instant,
+) -> Result<(), StoreError> {
+    tracing::warn!(webhook = webhook.name(), reason = why, "a verified body cannot be used: kept in quarantine");
+    app.store.quarantine(webhook, body, why, received_at).await
+}
+
+const fn word(kept: Kept) -> &'static str {
+    match kept {
+        Kept::Stored => "stored",
+        Kept::Duplicate => "duplicate",
+        Kept::Superseded => "superseded",
+        Kept::Erased => "erased",
+    }
+}
+
+fn authenticate<'a>(
+    app: &App,
+    webhook: Webhook,
+    request: &'a Request,
+    now: Instant,
+) -> Result<(Verified<'a>, Grant), Refused> {
+    let body: &[u8] = request.body().as_ref();
+    match webhook.provider() {
+        Provider::Exotel => app.config.tokens.verify(webhook, request.uri().path(), request.uri().query(), body),
+        Provider::Vocobase => {
+            let header = |name| single_header(request.headers(), name);
+            let signatures = &app.config.signatures;
+            let body = signatures.verify(header(vocobase::SIGNATURE), header(vocobase::TIMESTAMP), body, now)?;
+            Ok((body, Grant::AnySession))
+        }
+    }
+}
+
+fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refused> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().ok_or(Refused::Missing)?;
+    if values.next().is_some() {
+        return Err(Refused::Repeated);
+    }
+    let text = value.to_str().map_err(|_| Refused::Malformed)?;
+    if text.len() > MAX_HEADER_BYTES { Err(Refused::Malformed) } else { Ok(text) }
+}
