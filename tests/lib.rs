@@ -1,1 +1,173 @@
+//! A world to tell stories in: the whole bundle as `cargo dev` runs it, on ports of its own, forgotten at the end.
+//!
+//! Everything is real: the functions, the AWS SDK over HTTP, the embedded stores, the tables of the template. Only
+//! faults are made, by an interceptor between the SDK and the stores.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use cli::dev::{Data, LocalRun};
+use cli::endpoints::{Endpoints, Stores};
+use lambda_http::Body;
+use shared::auth::{Secret, vocobase};
+use shared::config::Config;
+use shared::storage::Clients;
+use shared::webhook::App;
+use shared::{Clock, Instant, Provider, Webhook};
+
+/// An item of a table.
+pub type Item = HashMap<String, AttributeValue>;
+
+/// A running bundle.
+pub struct World {
+    /// The local run.
+    pub run: LocalRun,
+    /// A client for its functions.
+    pub http: reqwest::Client,
+    /// Clients for its stores.
+    pub clients: Clients,
+    environment: HashMap<String, String>,
+}
+
+/// What a function answered.
+#[derive(Debug, PartialEq, Clone)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, `null` if it is no JSON.
+    pub json: serde_json::Value,
+}
+
+/// A clock that stands still.
+pub fn at(text: &str) -> Clock {
+    let at = Instant::parse(text).expect("an instant");
+    Arc::new(move || at)
+}
+
+impl World {
+    /// With defaults and the real time.
+    pub async fn new() -> Self {
+        Self::with(&[], Arc::new(Instant::now)).await
+    }
+
+    /// With an environment and a clock.
+    pub async fn with(environment: &[(&str, &str)], clock: Clock) -> Self {
+        let environment: HashMap<String, String> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let lookup = |name: &str| environment.get(name).cloned();
+        let run = LocalRun::start(0, &Data::Ephemeral, &lookup, clock).await.expect("the local run starts");
+        let clients = run.endpoints.stores.as_ref().expect("a local run has stores").connect().expect("clients");
+        Self { run, http: http_client(), clients, environment }
+    }
+
+    /// Where everything is.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.run.endpoints
+    }
+
+    /// Where things are kept.
+    pub fn stores(&self) -> &Stores {
+        self.run.endpoints.stores.as_ref().expect("a local run has stores")
+    }
+
+    /// A function's URL, token included.
+    pub fn url(&self, webhook: Webhook) -> &str {
+        &self.run.endpoints.functions[webhook.name()]
+    }
+
+    /// Delivers as the platform would: Exotel with the function's token, Vocobase signed, both rightly and now.
+    pub async fn deliver(&self, webhook: Webhook, body: impl Into<Vec<u8>>) -> Answer {
+        let body = body.into();
+        let mut request = self.http.post(self.url(webhook));
+        if webhook.provider() == Provider::Vocobase {
+            let (timestamp, signature) = self.sign(&body, Instant::now());
+            request = request.header(vocobase::TIMESTAMP, timestamp).header(vocobase::SIGNATURE, signature);
+        }
+        answer(request.body(body)).await
+    }
+
+    /// The two headers of a Vocobase delivery: timestamp and signature.
+    pub fn sign(&self, body: &[u8], sent_at: Instant) -> (String, String) {
+        let timestamp = sent_at.to_string();
+        let signature = vocobase::sign(&Secret::new(&self.run.endpoints.vocobase_secret), &timestamp, body);
+        (timestamp, signature)
+    }
+
+    /// All items of a table, by its short name, in the order of their keys.
+    pub async fn items(&self, table: &str) -> Vec<Item> {
+        items(&self.clients, self.stores(), table).await
+    }
+
+    /// The items of a table that belong to a call.
+    pub async fn items_of(&self, table: &str, session: &str) -> Vec<Item> {
+        let mut items = self.items(table).await;
+        items.retain(|item| text(item, "session") == session);
+        items
+    }
+
+    /// The verified bodies that could not be used.
+    pub async fn quarantined(&self) -> Vec<Item> {
+        let mut items = self.items("events").await;
+        items.retain(|item| text(item, "session").starts_with("quarantine#"));
+        items
+    }
+
+    /// Another instance of a function over the same stores: with a cache of its own, and `between` it and the stores.
+    pub fn instance(&self, webhook: Webhook, between: impl FnOnce(&Clients) -> Clients, clock: Clock) -> App {
+        let mut environment: BTreeMap<String, String> = self.stores().environment();
+        environment.insert("VOCOBASE_SECRETS".to_owned(), cli::dev::DEFAULT_VOCOBASE_SECRETS.to_owned());
+        environment.insert("EXOTEL_TOKEN_SECRETS".to_owned(), cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS.to_owned());
+        environment.extend(self.environment.clone());
+        let config = Config::read(webhook, &|name| environment.get(name).cloned()).expect("a configuration");
+        App::new(config, between(&self.clients), clock)
+    }
+
+    /// A request to an instance as the platform would send it, its path below the function's own.
+    pub fn request(&self, webhook: Webhook, body: &[u8]) -> lambda_http::Request {
+        let query = self.url(webhook).split_once('?').map(|(_, query)| query).unwrap_or_default();
+        let mut request = http::Request::post(format!("/?{query}"));
+        if webhook.provider() == Provider::Vocobase {
+            let (timestamp, signature) = self.sign(body, Instant::now());
+            request = request.header(vocobase::TIMESTAMP, timestamp).header(vocobase::SIGNATURE, signature);
+        }
+        request.body(Body::from(body.to_vec())).expect("a request")
+    }
+}
+
+/// Sends a request and reads the answer.
+pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let status = response.status().as_u16();
+    let body = response.bytes().await.expect("a body");
+    Answer { status, json: serde_json::from_slice(&body).unwrap_or_default() }
+}
+
+/// A function's response as an [`Answer`].
+pub fn read(response: &lambda_http::Response<Body>) -> Answer {
+    Answer { status: response.status().as_u16(), json: serde_json::from_slice(response.body()).unwrap_or_default() }
+}
+
+/// All items of a table, by its short name, in the order of their keys.
+pub async fn items(clients: &Clients, stores: &Stores, table: &str) -> Vec<Item> {
+    let pages = clients.dynamodb.scan().table_name(&stores.tables[table]).into_paginator().items().send();
+    let mut items: Vec<Item> = pages.collect::<Result<_, _>>().await.expect("a scan");
+    let key = |item: &Item| {
+        ["session", "event", "turn", "profile"].map(|name| item.get(name).and_then(|value| value.as_s().ok()).cloned())
+    };
+    items.sort_by_key(key);
+    items
+}
+
+/// The text of an attribute, which must be there.
+pub fn text<'a>(item: &'a Item, name: &str) -> &'a str {
+    match item.get(name) {
+        Some(AttributeValue::S(text) | AttributeValue::N(text)) => text,
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+/// A client for loopback.
+pub fn http_client() -> reqwest::Client {
+    cli::http_client().expect("a client")
+}

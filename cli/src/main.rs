@@ -1,1 +1,123 @@
-fn main() {}
+//! `hookswitch`: arguments, environment and terminal.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use cli::Failure;
+use cli::dev::{Data, LocalRun};
+use shared::{Instant, Webhook, logging};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Receive the webhooks of Exotel VoiceBot and Vocobase, keep every call.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Dev(Dev),
+    Simulate(cli::simulate::Options),
+}
+
+/// Run the whole bundle on this machine: every function, DynamoDB and S3, without an account.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  hookswitch dev                         functions on 9000, DynamoDB on 9001, S3 on 9002; data in .hookswitch/
+  hookswitch dev --port 9100             the three ports from 9100 on
+  hookswitch dev --ephemeral             keep nothing when it stops
+
+Environment:
+  VOCOBASE_SECRETS               what Vocobase signs with, separated by commas
+  EXOTEL_TOKEN_SECRETS           what signs the tokens in Exotel's URLs, kid:secret, separated by commas
+  EXOTEL_SESSION_TOKENS_ONLY     true: only session_start takes a function token
+  TIMESTAMP_TOLERANCE_SECONDS    how far a Vocobase timestamp may be from now (300)
+  DEADLINE_MS                    how long a delivery may take (5000)
+  RETENTION_DAYS                 when items expire (never)
+  LOG_LEVEL                      error, warn, info, debug or trace (info)")]
+struct Dev {
+    /// The functions' port; DynamoDB and S3 take the next two. 0 takes any that are free.
+    #[arg(long, default_value_t = 9000)]
+    port: u16,
+    /// Where calls and recordings are kept.
+    #[arg(long, value_name = "DIR", default_value = ".hookswitch", conflicts_with = "ephemeral")]
+    data: PathBuf,
+    /// Keep everything in memory and a temporary folder, and forget it when it stops.
+    #[arg(long)]
+    ephemeral: bool,
+}
+
+#[allow(clippy::disallowed_methods, reason = "the edge: the environment is read here and passed in")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let done = match command {
+        Command::Dev(options) => dev(options).await,
+        Command::Simulate(options) => cli::simulate::run(&options, std::io::stdout().lock()).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(why)) => {
+            say(&format!("hookswitch: {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dev(options: Dev) -> Result<(), Failure> {
+    logging::init_readable(&environment, std::io::stderr().is_terminal())?;
+    let no_signal = |error: std::io::Error| Failure(format!("signals cannot be received: {error}"));
+    // Before anything else is up, so that a signal that comes early is not lost.
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt()).map_err(no_signal)?, signal(SignalKind::terminate()).map_err(no_signal)?);
+    let data = if options.ephemeral { Data::Ephemeral } else { Data::Folder(options.data) };
+    let run = LocalRun::start(options.port, &data, &environment, Arc::new(Instant::now)).await?;
+    print(&banner(&run, &data));
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    say("stopping: finishing what has begun");
+    run.stop().await;
+    Ok(())
+}
+
+fn banner(run: &LocalRun, data: &Data) -> String {
+    let mut lines = vec!["Hookswitch is up. Paste these URLs, tokens included:".to_owned()];
+    for webhook in Webhook::ALL {
+        let url = run.endpoints.functions.get(webhook.name()).map_or("", String::as_str);
+        lines.push(format!("  {:<20} {url}", webhook.name()));
+    }
+    lines.push(format!("  {:<20} {}", "vocobase secret", run.endpoints.vocobase_secret));
+    if let Some(stores) = &run.endpoints.stores {
+        lines.push(format!("  {:<20} {} (tables {}-*)", "DynamoDB", stores.dynamodb, cli::template::LOCAL_STACK));
+        lines.push(format!("  {:<20} {} (bucket {})", "S3", stores.s3, stores.bucket));
+    }
+    let kept = match data {
+        Data::Folder(folder) => format!("kept in {}", folder.display()),
+        Data::Ephemeral => "forgotten when it stops".to_owned(),
+    };
+    lines.push(format!("Everything is {kept}. {}/endpoints says all of this as JSON. Ctrl-C stops.", run.base));
+    lines.join("\n")
+}
+
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A line for the person at the terminal; that nobody reads it is no reason to fail.
+fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

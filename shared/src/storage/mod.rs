@@ -164,6 +164,13 @@ impl Store {
         })
     }
 
+    /// Opens a connection with the cheapest read there is.
+    pub async fn warm(&self) -> Result<(), StoreError> {
+        let read = self.clients.dynamodb.get_item().table_name(&self.tables.sessions);
+        let read = read.key("session", attributes::s("-")).send().await;
+        read.map(|_| ()).map_err(|error| StoreError::from_sdk("the first read", &error))
+    }
+
     /// Keeps a verified body that cannot be merged, verbatim and aside.
     pub async fn quarantine(
         &self,

@@ -3,6 +3,7 @@
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -18,13 +19,14 @@ const CHUNK_BYTES: usize = 16 * 1024;
 const PACK_ABOVE_BYTES: usize = 256 * 1024;
 /// Packed chunks hold more, since they shrink.
 const PACKED_CHUNK_BYTES: usize = 512 * 1024;
-/// Chunks under way at once.
-const PARALLEL_CHUNKS: usize = 16;
+/// Puts under way at once.
+const PARALLEL_PUTS: usize = 16;
 
 impl Store {
     /// Puts each turn unless a better one is there; whether any was put.
     pub(super) async fn put_turns(&self, delivery: &Delivery, received_at: Instant) -> Result<bool, StoreError> {
-        let puts = delivery.turns.iter().map(|turn| {
+        let mut puts = Vec::with_capacity(delivery.turns.len());
+        for turn in &delivery.turns {
             let mut item = Item::from([
                 ("session".into(), s(delivery.call.key.as_str())),
                 ("turn".into(), s(&turn.key)),
@@ -42,10 +44,9 @@ impl Store {
                 .expression_attribute_names("#turn", "turn")
                 .expression_attribute_names("#rank", "rank")
                 .expression_attribute_values(":rank", s(&turn.rank));
-            async { put_unless_known("a turn", put.send().await) }
-        });
-        let puts: Vec<bool> = stream::iter(puts).buffer_unordered(PARALLEL_CHUNKS).try_collect().await?;
-        Ok(puts.contains(&true))
+            puts.push(put);
+        }
+        put_all("a turn", puts).await
     }
 
     /// Puts all chunks of a transcript that are not there yet.
@@ -57,7 +58,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let pack = size(&transcript.segments) > PACK_ABOVE_BYTES;
         let limit = if pack { PACKED_CHUNK_BYTES } else { CHUNK_BYTES };
-        let puts = chunks(&transcript.segments, limit).into_iter().enumerate().map(|(index, segments)| {
+        let mut puts = Vec::new();
+        for (index, segments) in chunks(&transcript.segments, limit).into_iter().enumerate() {
             let mut item = Item::from([
                 ("session".into(), s(key.as_str())),
                 ("turn".into(), s(format!("{}#{index:06}", transcript.revision))),
@@ -71,21 +73,20 @@ impl Store {
                 .put_into_transcripts(item)
                 .condition_expression("attribute_not_exists(#turn)")
                 .expression_attribute_names("#turn", "turn");
-            async { put_unless_known("a transcript chunk", put.send().await) }
-        });
-        stream::iter(puts).buffer_unordered(PARALLEL_CHUNKS).try_for_each(|_| async { Ok(()) }).await
+            puts.push(put);
+        }
+        put_all("a transcript chunk", puts).await?;
+        Ok(())
     }
 
-    fn put_into_transcripts(
-        &self,
-        item: Item,
-    ) -> aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder {
+    fn put_into_transcripts(&self, item: Item) -> PutItemFluentBuilder {
         self.clients.dynamodb.put_item().table_name(&self.tables.transcripts).set_item(Some(item))
     }
 }
 
-fn put_unless_known<R>(what: &'static str, put: Result<R, SdkError<PutItemError>>) -> Result<bool, StoreError> {
-    match put {
+/// Sends conditional puts side by side; whether any of them was needed.
+async fn put_all(what: &'static str, puts: Vec<PutItemFluentBuilder>) -> Result<bool, StoreError> {
+    let put = async |put: PutItemFluentBuilder| match put.send().await {
         Ok(_) => Ok(true),
         Err(SdkError::ServiceError(error))
             if matches!(error.err(), PutItemError::ConditionalCheckFailedException(_)) =>
@@ -93,7 +94,9 @@ fn put_unless_known<R>(what: &'static str, put: Result<R, SdkError<PutItemError>
             Ok(false)
         }
         Err(error) => Err(StoreError::from_sdk(what, &error)),
-    }
+    };
+    let done: Vec<bool> = stream::iter(puts).map(put).buffer_unordered(PARALLEL_PUTS).try_collect().await?;
+    Ok(done.contains(&true))
 }
 
 /// Bytes of speech and what comes with it, roughly as `DynamoDB` counts them.

@@ -51,8 +51,7 @@ impl App {
     /// Pays for the first connection while the instance starts, and not while a platform waits. Failing here is
     /// harmless.
     pub async fn warm(&self) {
-        let names = ["default".to_owned()];
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.store.profiles(&names)).await;
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.store.warm()).await;
     }
 
     /// The profile for a delivery, or the default one where there is no delivery. Never fails: what cannot be read in

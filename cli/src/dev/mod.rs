@@ -1,0 +1,153 @@
+//! The local run: every function behind the URL it would have, over an embedded DynamoDB and an embedded S3. The
+//! functions are the real ones and talk to the stores with the real SDK over HTTP.
+
+mod server;
+mod stores;
+
+pub use server::call;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::config::Lookup;
+use shared::webhook::App;
+use shared::{Clock, Provider, Webhook};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::Failure;
+use crate::endpoints::{Endpoints, Stores};
+use crate::template::LOCAL_STACK;
+
+/// Signs local Vocobase deliveries unless `VOCOBASE_SECRETS` says otherwise.
+pub const DEFAULT_VOCOBASE_SECRETS: &str = "whsec_hookswitch_local";
+/// Signs local Exotel tokens unless `EXOTEL_TOKEN_SECRETS` says otherwise.
+pub const DEFAULT_EXOTEL_TOKEN_SECRETS: &str = "local:hookswitch-local-tokens";
+const ACCESS_KEY_ID: &str = "hookswitch";
+const SECRET_ACCESS_KEY: &str = "hookswitch-local";
+const REGION: &str = "us-east-1";
+const BUCKET: &str = "hookswitch-recordings";
+
+/// How long running requests may take to finish once it is time to stop. Longer than any function's deadline.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Where the local run keeps what it is sent.
+#[derive(Clone, Debug)]
+pub enum Data {
+    /// In this folder, for the next run too.
+    Folder(PathBuf),
+    /// In memory and a temporary folder, until it stops.
+    Ephemeral,
+}
+
+/// A local run that is up.
+pub struct LocalRun {
+    /// Where everything is.
+    pub endpoints: Endpoints,
+    /// The base of all URLs, `http://127.0.0.1:9000`.
+    pub base: String,
+    stop: watch::Sender<bool>,
+    functions: JoinHandle<()>,
+    stores: stores::Embedded,
+}
+
+/// The functions of this run.
+pub(crate) type Apps = BTreeMap<Webhook, App>;
+
+impl LocalRun {
+    /// Starts it: functions on `port`, DynamoDB on the next, S3 on the one after; port 0 takes any three that are free.
+    /// `lookup` is the environment; `clock` is every function's.
+    pub async fn start(port: u16, data: &Data, lookup: Lookup<'_>, clock: Clock) -> Result<Self, Failure> {
+        // The configuration first: a bad value must not leave a half-made folder behind.
+        let set = |name: &str, default: &str| {
+            lookup(name).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+        };
+        let vocobase = set("VOCOBASE_SECRETS", DEFAULT_VOCOBASE_SECRETS);
+        let exotel = set("EXOTEL_TOKEN_SECRETS", DEFAULT_EXOTEL_TOKEN_SECRETS);
+        let with_secrets = |name: &str| match name {
+            "VOCOBASE_SECRETS" => Some(vocobase.clone()),
+            "EXOTEL_TOKEN_SECRETS" => Some(exotel.clone()),
+            _ => lookup(name),
+        };
+        let tokens = shared::config::tokens(&with_secrets)?;
+        shared::config::signatures(&with_secrets)?;
+
+        let ports = match port {
+            0 => [0; 3],
+            base => {
+                let last = base
+                    .checked_add(2)
+                    .ok_or_else(|| Failure(format!("--port {base} leaves no room for three ports")))?;
+                [base, base + 1, last]
+            }
+        };
+        let [functions, dynamodb, s3] = [listen(ports[0]).await?, listen(ports[1]).await?, listen(ports[2]).await?];
+        let url = |listener: &TcpListener| listener.local_addr().map(|address| format!("http://{address}"));
+        let unknown = |error: std::io::Error| Failure(format!("a port that was opened has no address: {error}"));
+        let base = url(&functions).map_err(unknown)?;
+        let (dynamodb_url, s3_url) = (url(&dynamodb).map_err(unknown)?, url(&s3).map_err(unknown)?);
+
+        let (stop, stopped) = watch::channel(false);
+        let stores = stores::Embedded::start(data, dynamodb, s3, (ACCESS_KEY_ID, SECRET_ACCESS_KEY))?;
+        let mut found = Stores {
+            dynamodb: dynamodb_url,
+            s3: s3_url,
+            region: REGION.to_owned(),
+            access_key_id: ACCESS_KEY_ID.to_owned(),
+            secret_access_key: SECRET_ACCESS_KEY.to_owned(),
+            bucket: BUCKET.to_owned(),
+            tables: BTreeMap::new(),
+        };
+        found.tables = stores::create(&found, LOCAL_STACK).await?;
+
+        let mut environment = found.environment();
+        environment.insert("VOCOBASE_SECRETS".to_owned(), vocobase.clone());
+        environment.insert("EXOTEL_TOKEN_SECRETS".to_owned(), exotel);
+        let own_url = |webhook: Webhook| format!("{base}/{}/", webhook.name());
+        for webhook in Webhook::ALL {
+            environment.insert(format!("{}_URL", webhook.name().to_uppercase()), own_url(webhook));
+        }
+        let function_lookup = |name: &str| environment.get(name).cloned().or_else(|| lookup(name));
+        let mut apps = Apps::new();
+        for webhook in Webhook::ALL {
+            let config = shared::config::Config::read(webhook, &function_lookup)?;
+            apps.insert(webhook, App::new(config, found.connect()?, Arc::clone(&clock)));
+        }
+
+        let url_with_token = |webhook: Webhook| match (webhook.provider(), tokens.function_token(webhook)) {
+            (Provider::Exotel, Some(token)) => format!("{}?token={token}", own_url(webhook)),
+            _ => own_url(webhook),
+        };
+        let endpoints = Endpoints {
+            functions: Webhook::ALL
+                .into_iter()
+                .map(|webhook| (webhook.name().to_owned(), url_with_token(webhook)))
+                .collect(),
+            vocobase_secret: vocobase.split(',').next().unwrap_or_default().trim().to_owned(),
+            stores: Some(found),
+        };
+        let served = server::serve(functions, apps, endpoints.clone(), stopped);
+        Ok(Self { endpoints, base, stop, functions: tokio::spawn(served), stores })
+    }
+
+    /// Takes no more requests, finishes those that run, then closes the stores.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = tokio::time::timeout(GRACE, self.functions).await;
+        self.stores.stop(GRACE).await;
+    }
+}
+
+async fn listen(port: u16) -> Result<TcpListener, Failure> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            Failure(format!("port {port} is in use: choose another with --port, which moves all three ports"))
+        }
+        _ => Failure(format!("port {port} cannot be opened: {error}")),
+    })
+}

@@ -1,0 +1,75 @@
+//! Where everything of a running bundle is: what `GET /endpoints` answers and what the other commands read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /endpoints`. On a deployed bundle only the functions and the secret are known.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Function name → its URL, token included.
+    #[serde(flatten)]
+    pub functions: BTreeMap<String, String>,
+    /// What Vocobase signs with.
+    pub vocobase_secret: String,
+    /// Where deliveries are kept, if that can be looked into.
+    #[serde(flatten)]
+    pub stores: Option<Stores>,
+}
+
+/// The stores and the keys to them.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Stores {
+    /// The endpoint of DynamoDB.
+    pub dynamodb: String,
+    /// The endpoint of S3.
+    pub s3: String,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// Of the credentials.
+    pub access_key_id: String,
+    /// Of the credentials.
+    pub secret_access_key: String,
+    /// The bucket for recordings and large bodies.
+    pub bucket: String,
+    /// `events` → `hookswitch-events` and so on.
+    pub tables: BTreeMap<String, String>,
+}
+
+impl Stores {
+    /// SDK clients for these stores.
+    pub fn connect(&self) -> Result<shared::storage::Clients, crate::Failure> {
+        let lookup = |name: &str| {
+            let value = match name {
+                "AWS_REGION" => &self.region,
+                "AWS_ACCESS_KEY_ID" => &self.access_key_id,
+                "AWS_SECRET_ACCESS_KEY" => &self.secret_access_key,
+                "AWS_ENDPOINT_URL_DYNAMODB" => &self.dynamodb,
+                "AWS_ENDPOINT_URL_S3" => &self.s3,
+                _ => return None,
+            };
+            Some(value.clone())
+        };
+        Ok(shared::storage::connect(&lookup)?)
+    }
+
+    /// What a function finds in its environment, apart from secrets.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let mut environment: BTreeMap<String, String> = self
+            .tables
+            .iter()
+            .map(|(name, physical)| (format!("{}_TABLE", name.to_uppercase()), physical.clone()))
+            .collect();
+        for (name, value) in [
+            ("RECORDINGS_BUCKET", &self.bucket),
+            ("AWS_REGION", &self.region),
+            ("AWS_ACCESS_KEY_ID", &self.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", &self.secret_access_key),
+            ("AWS_ENDPOINT_URL_DYNAMODB", &self.dynamodb),
+            ("AWS_ENDPOINT_URL_S3", &self.s3),
+        ] {
+            environment.insert(name.to_owned(), value.clone());
+        }
+        environment
+    }
+}

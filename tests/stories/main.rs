@@ -1,0 +1,3 @@
+//! Stories over the real functions and embedded servers.
+
+mod smoke;
