@@ -4,7 +4,8 @@
 //! faults are made, by an interceptor between the SDK and the stores.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use cli::dev::{Data, LocalRun};
@@ -170,4 +171,33 @@ pub fn text<'a>(item: &'a Item, name: &str) -> &'a str {
 /// A client for loopback.
 pub fn http_client() -> reqwest::Client {
     cli::http_client().expect("a client")
+}
+
+/// The `hookswitch` command, built once per run of the tests as `cargo build` builds it.
+///
+/// # Panics
+/// When it does not build.
+#[allow(clippy::expect_used, reason = "a test without its binary cannot go on")]
+pub fn hookswitch() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        // The whole workspace, so that features unify as in `cargo test --workspace` and nothing is built twice.
+        cargo.args(["build", "--quiet", "--workspace", "--bins", "--message-format=json-render-diagnostics"]);
+        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        // What cargo tells the tests about their own package would make build scripts run anew.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(&*name);
+            }
+        }
+        let output = cargo.stderr(std::process::Stdio::inherit()).output().expect("cargo runs");
+        assert!(output.status.success(), "hookswitch does not build");
+        let mut messages =
+            output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        let executable = |message: serde_json::Value| message["executable"].as_str().map(PathBuf::from);
+        let path = messages.find_map(|message| executable(message).filter(|path| path.ends_with("hookswitch")));
+        path.expect("cargo says where hookswitch is")
+    })
 }

@@ -2,19 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use shared::Webhook;
 
 /// `GET /endpoints`. On a deployed bundle only the functions and the secret are known.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Endpoints {
     /// Function name → its URL, token included.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "functions")]
     pub functions: BTreeMap<String, String>,
     /// What Vocobase signs with.
     pub vocobase_secret: String,
     /// Where deliveries are kept, if that can be looked into.
     #[serde(flatten)]
     pub stores: Option<Stores>,
+}
+
+/// Of all members those that are functions' URLs.
+fn functions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let members = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
+    let url = |(name, value): (String, serde_json::Value)| {
+        name.parse::<Webhook>().ok()?;
+        Some((name, value.as_str()?.to_owned()))
+    };
+    Ok(members.into_iter().filter_map(url).collect())
 }
 
 /// The stores and the keys to them.

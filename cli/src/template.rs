@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::create_table::builders::CreateTableFluentBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, Projection, StreamSpecification,
@@ -99,7 +100,9 @@ impl Table {
         let request = self.request(client.create_table().table_name(name)).map_err(|error| failed(&error))?;
         match request.send().await {
             Ok(_) => Ok(()),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => Ok(()),
+            Err(error) if error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception) => {
+                Ok(())
+            }
             Err(error) => Err(failed(&aws_sdk_dynamodb::error::DisplayErrorContext(error))),
         }
     }

@@ -1,3 +1,4 @@
 //! Stories over the real functions and embedded servers.
 
+mod logs;
 mod smoke;

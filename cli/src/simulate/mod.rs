@@ -1,8 +1,347 @@
-//! stub for build
-/// x
-#[derive(clap::Args)]
-pub struct Options {}
-/// x
-pub async fn run(_: &Options, _: impl std::io::Write) -> Result<(), crate::Failure> {
-    Ok(())
+//! `hookswitch simulate`: plays whole calls of both platforms against the local run or any URLs, as the platforms
+//! would, and then looks whether the tables hold exactly what was sent.
+
+pub mod calls;
+pub mod check;
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+use shared::auth::{Secret, vocobase};
+use shared::{Instant, Provider};
+use tokio::time;
+
+use self::calls::{Planned, plan};
+use self::check::Checked;
+use crate::endpoints::Endpoints;
+use crate::{Failure, http_client};
+
+/// Play whole calls of both platforms and check that the tables hold exactly what was sent.
+#[derive(clap::Args, Clone)]
+#[command(after_help = "\
+Examples:
+  hookswitch simulate                                      ten calls to the local run on port 9000
+  hookswitch simulate --calls 500 --shuffle --duplicate 0.3
+  hookswitch simulate --rate 50 --json                     fifty deliveries a second, the summary as JSON
+  hookswitch simulate --endpoints staging.json             a deployed bundle
+
+An endpoints file is JSON like that of the local run's /endpoints: function name to URL with token, and
+vocobase_secret. Without its dynamodb member the tables are not looked into.
+
+Exit code: 0 if everything was answered 2xx and the tables hold what was sent, else 1.")]
+pub struct Options {
+    /// How many calls; every other one is Vocobase's.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub calls: u32,
+    /// Deliveries a second at most; as fast as they are answered by default.
+    #[arg(long, value_parser = positive)]
+    pub rate: Option<f64>,
+    /// The same seed gives the same calls, apart from their ids and times. Random and printed by default.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Deliver everything in random order instead of call by call.
+    #[arg(long)]
+    pub shuffle: bool,
+    /// The share of deliveries, from 0 to 1, that come twice.
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
+    pub duplicate: f64,
+    /// The port of the local run.
+    #[arg(long, default_value_t = 9000)]
+    pub port: u16,
+    /// Where the functions are, instead of the local run.
+    #[arg(long, value_name = "FILE", conflicts_with = "port")]
+    pub endpoints: Option<PathBuf>,
+    /// The summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "not a number from 0 to 1".to_owned())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate| (0.001..=1e6).contains(rate))
+        .ok_or_else(|| "not a rate from 0.001 to 1000000".to_owned())
+}
+
+/// What came of a simulation.
+#[derive(Serialize)]
+pub struct Summary {
+    /// Gives the same calls again.
+    pub seed: u64,
+    /// Calls played.
+    pub calls: u32,
+    /// Deliveries made, repetitions included, retries not.
+    pub deliveries: usize,
+    /// Deliveries made again because they were not answered 2xx.
+    pub retries: usize,
+    /// Deliveries that were never answered 2xx.
+    pub given_up: usize,
+    /// How often each status was answered; `no answer` where there was none.
+    pub statuses: BTreeMap<String, usize>,
+    /// Milliseconds from a delivery to its answer.
+    pub latency_ms: Latency,
+    /// What the tables hold; absent where they cannot be looked into.
+    pub tables: Option<Checked>,
+}
+
+/// Milliseconds.
+#[derive(Serialize)]
+pub struct Latency {
+    /// Half are faster.
+    pub p50: f64,
+    /// Nine of ten are faster.
+    pub p90: f64,
+    /// 99 of 100 are faster.
+    pub p99: f64,
+}
+
+/// Deliveries under way at once.
+const PARALLEL: usize = 16;
+/// A delivery that is not answered 2xx is made again, as the platforms do.
+const RETRY_AFTER: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// Plays the calls, writes the summary to `out`.
+pub async fn run(options: &Options, mut out: impl Write) -> Result<(), Failure> {
+    let endpoints = find(options).await?;
+    let seed = options.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
+    let summary = play(options, seed, &endpoints).await?;
+    // A closed pipe is a reader that has seen enough.
+    let _ = if options.json {
+        serde_json::to_string_pretty(&summary).map_err(std::io::Error::other).and_then(|json| writeln!(out, "{json}"))
+    } else {
+        write!(out, "{summary}")
+    };
+    let differences = summary.tables.as_ref().map_or(0, |tables| tables.differences.len());
+    match (summary.given_up, differences) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(Failure(format!("the tables differ from what was sent in {differences} places"))),
+        (given_up, _) => Err(Failure(format!("{given_up} deliveries were never answered 2xx"))),
+    }
+}
+
+async fn find(options: &Options) -> Result<Endpoints, Failure> {
+    let (whence, text) = if let Some(file) = &options.endpoints {
+        let text = std::fs::read_to_string(file);
+        (
+            file.display().to_string(),
+            text.map_err(|error| Failure(format!("{} cannot be read: {error}", file.display())))?,
+        )
+    } else {
+        let url = format!("http://127.0.0.1:{}/endpoints", options.port);
+        let unreachable = |_| Failure(format!("nothing answers at {url}: start the local run with `cargo dev`"));
+        let response = http_client()?.get(&url).send().await.map_err(unreachable)?;
+        (url.clone(), response.text().await.map_err(unreachable)?)
+    };
+    // What is wrong, not what it says: it holds tokens.
+    serde_json::from_str(&text).map_err(|error| {
+        Failure(format!(
+            "{whence} is no endpoints file: {:?} at line {} column {}",
+            error.classify(),
+            error.line(),
+            error.column()
+        ))
+    })
+}
+
+/// What is heard while deliveries are made.
+#[derive(Default)]
+struct Heard {
+    statuses: BTreeMap<String, usize>,
+    millis: Vec<f64>,
+    retries: usize,
+    given_up: usize,
+}
+
+/// Plays the calls and checks the tables.
+pub async fn play(options: &Options, seed: u64, endpoints: &Endpoints) -> Result<Summary, Failure> {
+    let now = Instant::now();
+    let start = Instant::from_unix_seconds(now.unix_seconds()).unwrap_or(now);
+    let plans = plan(seed, options.calls, start);
+    let sent: Vec<Planned> = plans.iter().flatten().cloned().collect();
+    let lanes = lanes(plans, options, &mut SmallRng::seed_from_u64(seed));
+    let deliveries: usize = lanes.iter().map(Vec::len).sum();
+
+    let bar = progress(deliveries, "deliveries");
+    let heard = Mutex::new(Heard::default());
+    let every = options.rate.map(|rate| tokio::sync::Mutex::new(time::interval(Duration::from_secs_f64(1.0 / rate))));
+    let http = http_client()?;
+    stream::iter(lanes)
+        .for_each_concurrent(PARALLEL, async |lane| {
+            let mut urls = endpoints.functions.clone();
+            for delivery in lane {
+                if let Some(every) = &every {
+                    every.lock().await.tick().await;
+                }
+                let answer = deliver(&http, &urls, &endpoints.vocobase_secret, &delivery, &heard).await;
+                // The platform keeps the overrides of this answer for the session's life.
+                for (webhook, target) in answer
+                    .pointer("/response/data/webhook_config")
+                    .and_then(|config| config.as_object())
+                    .into_iter()
+                    .flatten()
+                {
+                    if let Some(url) = target.get("url").and_then(|url| url.as_str()) {
+                        urls.insert(webhook.clone(), url.to_owned());
+                    }
+                }
+                bar.inc(1);
+            }
+        })
+        .await;
+    bar.finish_and_clear();
+
+    let tables = match &endpoints.stores {
+        None => None,
+        Some(stores) => {
+            let bar = progress(usize::try_from(options.calls).unwrap_or(usize::MAX), "calls checked");
+            let checked = check::check(&sent, &stores.connect()?, stores, || bar.inc(1)).await?;
+            bar.finish_and_clear();
+            Some(checked)
+        }
+    };
+    let mut heard = heard.into_inner().unwrap_or_default();
+    heard.millis.sort_by(f64::total_cmp);
+    let latency_ms = Latency {
+        p50: percentile(&heard.millis, 50),
+        p90: percentile(&heard.millis, 90),
+        p99: percentile(&heard.millis, 99),
+    };
+    let Heard { statuses, retries, given_up, .. } = heard;
+    Ok(Summary { seed, calls: options.calls, deliveries, retries, given_up, statuses, latency_ms, tables })
+}
+
+/// What is delivered one after another: call by call, or every delivery for itself in random order. Repetitions come
+/// some time after the first.
+fn lanes(plans: Vec<Vec<Planned>>, options: &Options, rng: &mut SmallRng) -> Vec<Vec<Planned>> {
+    let mut lanes = Vec::new();
+    for mut lane in plans {
+        for index in (0..lane.len()).rev() {
+            if rng.random_bool(options.duplicate) {
+                let again = lane[index].clone();
+                lane.insert(rng.random_range(index..lane.len()) + 1, again);
+            }
+        }
+        if options.shuffle {
+            lanes.extend(lane.into_iter().map(|delivery| vec![delivery]));
+        } else {
+            lanes.push(lane);
+        }
+    }
+    if options.shuffle {
+        lanes.shuffle(rng);
+    }
+    lanes
+}
+
+/// Makes one delivery, again if need be; the answer's body.
+async fn deliver(
+    http: &reqwest::Client,
+    urls: &BTreeMap<String, String>,
+    vocobase_secret: &str,
+    delivery: &Planned,
+    heard: &Mutex<Heard>,
+) -> serde_json::Value {
+    let url = urls.get(delivery.webhook.name()).map_or("", String::as_str);
+    for retry_after in RETRY_AFTER.into_iter().map(Some).chain([None]) {
+        let mut request = http.post(url).header("content-type", "application/json").body(delivery.body.clone());
+        if delivery.webhook.provider() == Provider::Vocobase {
+            let timestamp = Instant::now().to_string();
+            let signature = vocobase::sign(&Secret::new(vocobase_secret), &timestamp, &delivery.body);
+            request = request.header(vocobase::TIMESTAMP, timestamp).header(vocobase::SIGNATURE, signature);
+        }
+        let sent_at = time::Instant::now();
+        let (status, body) = match request.send().await {
+            Ok(response) => (response.status().as_u16().to_string(), response.bytes().await.unwrap_or_default()),
+            Err(_) => ("no answer".to_owned(), bytes::Bytes::new()),
+        };
+        let millis = sent_at.elapsed().as_secs_f64() * 1000.0;
+        let done = status.starts_with('2');
+        if let Ok(mut heard) = heard.lock() {
+            *heard.statuses.entry(status).or_default() += 1;
+            heard.millis.push(millis);
+            heard.retries += usize::from(!done && retry_after.is_some());
+            heard.given_up += usize::from(!done && retry_after.is_none());
+        }
+        match retry_after {
+            _ if done => return serde_json::from_slice(&body).unwrap_or_default(),
+            Some(wait) => time::sleep(wait).await,
+            None => break,
+        }
+    }
+    serde_json::Value::Null
+}
+
+/// The nearest-rank percentile of sorted values.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
+fn progress(length: usize, what: &'static str) -> ProgressBar {
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} ({eta})")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(u64::try_from(length).ok(), target).with_style(style).with_message(what)
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} calls, {} deliveries, seed {}", self.calls, self.deliveries, self.seed)?;
+        let statuses: Vec<String> = self.statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect();
+        writeln!(f, "answers     {} ({} retries, {} given up)", statuses.join(", "), self.retries, self.given_up)?;
+        let Latency { p50, p90, p99 } = self.latency_ms;
+        writeln!(f, "latency     p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms")?;
+        let Some(tables) = &self.tables else {
+            return writeln!(f, "tables      not looked into: the endpoints do not say where they are");
+        };
+        let Checked { sessions, events, transcript_items, recordings, differences } = tables;
+        writeln!(
+            f,
+            "tables      {sessions} calls, {events} events, {transcript_items} transcript items, {recordings} recordings"
+        )?;
+        for difference in differences {
+            writeln!(f, "difference  {difference}")?;
+        }
+        writeln!(
+            f,
+            "            {}",
+            if differences.is_empty() { "exactly what was sent" } else { "NOT what was sent" }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_the_nearest_rank() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        let rounded = |values: &[f64], percent| format!("{:.0}", percentile(values, percent));
+        assert_eq!([rounded(&values, 50), rounded(&values, 99)], ["100", "198"]);
+        assert_eq!([rounded(&[7.0], 99), rounded(&[], 50)], ["7", "0"]);
+    }
+
+    #[test]
+    fn the_same_seed_plays_the_same_calls() {
+        let start = Instant::parse("2026-03-15T14:30:00Z").unwrap();
+        let bodies =
+            |seed| plan(seed, 4, start).into_iter().flatten().map(|delivery| delivery.body).collect::<Vec<_>>();
+        assert_eq!(bodies(7), bodies(7));
+        assert_ne!(bodies(7), bodies(8));
+    }
 }

@@ -48,8 +48,8 @@ impl<'a> Body<'a> {
     }
 }
 
-/// `<webhook>#<occurred at, or ->#<16 hex of the body's SHA-256>`.
-fn event_key(webhook: Webhook, occurred_at: Option<Instant>, sha256: &str) -> String {
+/// The key of an event below its session: `<webhook>#<occurred at, or ->#<16 hex of the body's SHA-256>`.
+pub fn event_key(webhook: Webhook, occurred_at: Option<Instant>, sha256: &str) -> String {
     let at = occurred_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
     format!("{}#{at}#{}", webhook.name(), &sha256[..16])
 }

@@ -20,7 +20,7 @@ use lru::LruCache;
 
 pub use calls::{BY_CONTACT, BY_DAY, DAY_SHARDS, item_to_call};
 pub use clients::{Clients, connect};
-pub use events::BODIES;
+pub use events::{BODIES, event_key};
 pub use profiles::ProfileItem;
 pub use recordings::UNFINISHED;
 pub use transcripts::item_to_segments;
