@@ -3,6 +3,13 @@
 //! Everything is real: the functions, the AWS SDK over HTTP, the embedded stores, the tables of the template. Only
 //! faults are made, by an interceptor between the SDK and the stores.
 
+pub mod faults;
+pub mod odd_calls;
+mod process;
+pub mod units;
+
+pub use process::LocalProcess;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -11,6 +18,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use cli::dev::{Data, LocalRun};
 use cli::endpoints::{Endpoints, Stores};
 use lambda_http::Body;
+use sha2::{Digest, Sha256};
 use shared::auth::{Secret, vocobase};
 use shared::config::Config;
 use shared::storage::Clients;
@@ -114,6 +122,19 @@ impl World {
         items
     }
 
+    /// The body that an item of the `events` table keeps, wherever it is kept.
+    pub async fn body(&self, item: &Item) -> Vec<u8> {
+        if item.contains_key("body") {
+            return text(item, "body").as_bytes().to_vec();
+        }
+        if let Some(AttributeValue::B(packed)) = item.get("body_gz") {
+            return gunzip(packed.as_ref());
+        }
+        let (bucket, key) = text(item, "body_s3").trim_start_matches("s3://").split_once('/').expect("an S3 URI");
+        let object = self.clients.s3.get_object().bucket(bucket).key(key).send().await.expect("the body");
+        gunzip(&object.body.collect().await.expect("the body").into_bytes())
+    }
+
     /// Another instance of a function over the same stores: with a cache of its own, and `between` it and the stores.
     pub fn instance(&self, webhook: Webhook, between: impl FnOnce(&Clients) -> Clients, clock: Clock) -> App {
         let mut environment: BTreeMap<String, String> = self.stores().environment();
@@ -168,6 +189,16 @@ pub fn text<'a>(item: &'a Item, name: &str) -> &'a str {
     }
 }
 
+/// Unpacks with the system's own tool, so that it is not the bundle's packer that judges itself.
+pub fn gunzip(packed: &[u8]) -> Vec<u8> {
+    use std::io::{Seek, Write};
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(packed).and_then(|()| file.rewind()).expect("a temporary file");
+    let output = std::process::Command::new("gzip").arg("-dc").stdin(file).output().expect("gzip runs");
+    assert!(output.status.success(), "this is not gzip");
+    output.stdout
+}
+
 /// A client for loopback.
 pub fn http_client() -> reqwest::Client {
     cli::http_client().expect("a client")
@@ -200,4 +231,9 @@ pub fn hookswitch() -> &'static Path {
         let path = messages.find_map(|message| executable(message).filter(|path| path.ends_with("hookswitch")));
         path.expect("cargo says where hookswitch is")
     })
+}
+
+/// A SHA-256 as hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
