@@ -237,3 +237,8 @@ pub fn hookswitch() -> &'static Path {
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
+
+/// Base64 as Lambda encodes bodies.
+pub fn base64(bytes: &[u8]) -> String {
+    aws_smithy_types::base64::encode(bytes)
+}

@@ -63,7 +63,8 @@ impl Intercept for Units {
                 let put = output.downcast_ref::<PutItemOutput>().map(|put| put.consumed_capacity());
                 let update = output.downcast_ref::<UpdateItemOutput>().map(|update| update.consumed_capacity());
                 if let Some(capacity) = put.or(update) {
-                    counted.units += capacity.and_then(|capacity| capacity.capacity_units()).ok_or("nothing counted")?;
+                    counted.units +=
+                        capacity.and_then(|capacity| capacity.capacity_units()).ok_or("nothing counted")?;
                 }
             }
             Err(_) => counted.failed_conditions += 1,

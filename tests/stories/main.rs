@@ -2,9 +2,12 @@
 
 mod answers;
 mod authentication;
+mod erasure;
+mod examples;
 mod faults;
+mod lambda;
 mod logs;
+mod odd_values;
 mod order;
 mod process;
-mod smoke;
 mod units;

@@ -55,7 +55,9 @@ async fn assert_kept(endpoints: &Endpoints, deliveries: &[Planned]) {
         let delivery = read(planned).expect("a delivery");
         let key = delivery.call.key.as_str();
         let find = |table: &str, sort: &str, value: &str| {
-            tables[table].iter().find(|item| text(item, "session") == key && (sort.is_empty() || text(item, sort) == value))
+            tables[table]
+                .iter()
+                .find(|item| text(item, "session") == key && (sort.is_empty() || text(item, sort) == value))
         };
         let event = event_key(planned.webhook, delivery.occurred_at, &tests::sha256(&planned.body));
         assert!(find("events", "event", &event).is_some(), "{key} lacks the event {event}");
@@ -83,7 +85,11 @@ async fn what_was_answered_2xx_survives_kill_9_in_the_middle_of_a_load() {
         }
     })
     .await;
-    assert!((kill_at..deliveries.len()).contains(&acknowledged.len()), "it was killed in the middle: {}", acknowledged.len());
+    assert!(
+        (kill_at..deliveries.len()).contains(&acknowledged.len()),
+        "it was killed in the middle: {}",
+        acknowledged.len()
+    );
     drop(process);
 
     let process = LocalProcess::start(&["--data", folder.path().to_str().expect("a plain path")]).await;
@@ -146,10 +152,15 @@ async fn what_it_cannot_start_with_is_one_clear_line_and_a_failing_exit() {
     let file = folder.path().join("file");
     std::fs::write(&file, "not a folder").expect("a file");
     let below_a_file = file.join("data");
-    assert!(refused(&["--port", "0", "--data", below_a_file.to_str().expect("plain")], &[]).contains("cannot be written"));
+    assert!(
+        refused(&["--port", "0", "--data", below_a_file.to_str().expect("plain")], &[]).contains("cannot be written")
+    );
 
     let process = LocalProcess::start(&["--data", folder.path().to_str().expect("plain")]).await;
-    assert!(refused(&["--port", "0", "--data", folder.path().to_str().expect("plain")], &[]).contains("in use by another run"));
+    assert!(
+        refused(&["--port", "0", "--data", folder.path().to_str().expect("plain")], &[])
+            .contains("in use by another run")
+    );
     drop(process);
 
     for (name, value) in [
@@ -170,14 +181,22 @@ async fn simulate_plays_whole_calls_and_finds_exactly_what_it_sent() {
     let process = LocalProcess::start(&["--ephemeral"]).await;
     let port = process.base.rsplit_once(':').expect("a port").1.to_owned();
     let run = |arguments: &[&str]| {
-        Command::new(hookswitch()).arg("simulate").args(["--port", &port, "--json"]).args(arguments).output().expect("it runs")
+        Command::new(hookswitch())
+            .arg("simulate")
+            .args(["--port", &port, "--json"])
+            .args(arguments)
+            .output()
+            .expect("it runs")
     };
     let output = run(&["--calls", "30", "--seed", "5", "--shuffle", "--duplicate", "0.5"]);
     assert!(output.status.success(), "{output:?}");
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((&summary["seed"], &summary["calls"]), (&5.into(), &30.into()));
     assert_eq!(summary["statuses"]["200"], summary["deliveries"]);
-    assert_eq!((&summary["tables"]["sessions"], &summary["tables"]["differences"]), (&30.into(), &serde_json::json!([])));
+    assert_eq!(
+        (&summary["tables"]["sessions"], &summary["tables"]["differences"]),
+        (&30.into(), &serde_json::json!([]))
+    );
     assert!(summary["tables"]["events"].as_u64() < summary["deliveries"].as_u64(), "repetitions are one event");
 
     // A difference is found, named and fails.
@@ -189,5 +208,8 @@ async fn simulate_plays_whole_calls_and_finds_exactly_what_it_sent() {
     let arguments = ["simulate", "--endpoints", file.path().to_str().expect("plain"), "--calls", "2"];
     let output = Command::new(hookswitch()).args(arguments).output().expect("it runs");
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("transcripts has something else than was sent"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("transcripts has something else than was sent"),
+        "{output:?}"
+    );
 }

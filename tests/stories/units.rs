@@ -71,8 +71,20 @@ async fn an_exotel_calls_first_delivery_costs_at_most_5_and_each_later_one_at_mo
     assert_eq!(first.failed_conditions, 0);
     assert!(first.units <= 5.0, "{first:?}");
     let later = [
-        ("turn so far", Webhook::TranscriptEvents, turn(1, "in_progress", "2025-07-16T11:40:59Z"), "turn_progress", Value::Null),
-        ("turn complete", Webhook::TranscriptEvents, turn(1, "completed", "2025-07-16T11:41:01Z"), "turn_complete", Value::Null),
+        (
+            "turn so far",
+            Webhook::TranscriptEvents,
+            turn(1, "in_progress", "2025-07-16T11:40:59Z"),
+            "turn_progress",
+            Value::Null,
+        ),
+        (
+            "turn complete",
+            Webhook::TranscriptEvents,
+            turn(1, "completed", "2025-07-16T11:41:01Z"),
+            "turn_complete",
+            Value::Null,
+        ),
         ("insight", Webhook::InsightsEvents, insight("2025-07-16T11:41:05Z"), "timer", Value::Null),
         ("hand-over", Webhook::PreAgentTransfer, none(), "pre_agent_transfer", Value::Null),
         ("end", Webhook::SessionEnd, none(), "end", json!("2025-07-16T11:42:00.000Z")),
@@ -91,9 +103,14 @@ fn session(turns: usize) -> Vec<u8> {
         let (role, content) = [
             ("bot", "Hello! Thanks for taking my call. How can I help you today?"),
             ("user", "Hi, I'm interested in your enterprise plan."),
-            ("bot", "Great choice! Our enterprise plan includes unlimited agents, priority support, and custom voice training."),
+            (
+                "bot",
+                "Great choice! Our enterprise plan includes unlimited agents, priority support, and custom voice training.",
+            ),
         ][turn % 3];
-        let at = Instant::parse("2026-03-15T14:30:00Z").expect("an instant").plus_seconds(i64::try_from(turn).expect("few turns"));
+        let at = Instant::parse("2026-03-15T14:30:00Z")
+            .expect("an instant")
+            .plus_seconds(i64::try_from(turn).expect("few turns"));
         if turn % 3 == 2 {
             json!({ "role": role, "content": content, "timestamp": at, "latency_ms": 700 })
         } else {

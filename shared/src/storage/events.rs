@@ -151,20 +151,6 @@ impl Store {
         put.send().await.map_err(|error| StoreError::from_sdk("the body", &error))?;
         Ok(s(format!("s3://{}/{key}", self.bucket)))
     }
-
-    /// Takes back the event of a call that was found to be erased after the event was put.
-    pub(super) async fn delete_event(&self, delivery: &Delivery, body: &Verified<'_>) -> Result<(), StoreError> {
-        let sha256 = hex::encode(Sha256::digest(body.bytes()));
-        let delete = self
-            .clients
-            .dynamodb
-            .delete_item()
-            .table_name(&self.tables.events)
-            .key("session", s(delivery.call.key.as_str()))
-            .key("event", s(event_key(delivery.webhook, delivery.occurred_at, &sha256)));
-        delete.send().await.map_err(|error| StoreError::from_sdk("an erased event", &error))?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

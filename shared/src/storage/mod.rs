@@ -54,7 +54,7 @@ pub enum Kept {
     Duplicate,
     /// It was new, but what it says was known better already.
     Superseded,
-    /// Its call is erased: nothing was kept.
+    /// Its call is erased: nothing is kept.
     Erased,
 }
 
@@ -90,8 +90,9 @@ impl StoreError {
     }
 }
 
-/// How long a call's cached copy saves a read. Short, so that an instance soon notices that a call was erased.
-const CACHE_FOR: Duration = Duration::from_secs(10);
+/// How long a call's cached copy saves a read, and so how long after a call is marked as erased an instance may still
+/// store a delivery of it: an eraser marks, waits for this and a function's deadline, and then deletes.
+pub const CACHE_FOR: Duration = Duration::from_secs(10);
 const CACHED_CALLS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
 /// The tables and the bucket.
@@ -154,10 +155,7 @@ impl Store {
         // All three have ended: an answer must not race with a write that is still under way.
         let (call, turns, recording) = (call?, turns?, recording?);
         Ok(match (event_is_new, call, turns || recording) {
-            (_, calls::Merged::Erased, _) => {
-                self.delete_event(delivery, body).await?;
-                Kept::Erased
-            }
+            (_, calls::Merged::Erased, _) => Kept::Erased,
             (false, ..) => Kept::Duplicate,
             (true, calls::Merged::Unchanged, false) => Kept::Superseded,
             (true, ..) => Kept::Stored,
