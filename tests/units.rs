@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::operation::put_item::{PutItemInput, PutItemOutput};
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemInput, UpdateItemOutput};
-use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
+use aws_sdk_dynamodb::types::{ConsumedCapacity, ReturnConsumedCapacity};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::{
     AfterDeserializationInterceptorContextRef, BeforeSerializationInterceptorContextMut,
@@ -63,8 +63,7 @@ impl Intercept for Units {
                 let put = output.downcast_ref::<PutItemOutput>().map(|put| put.consumed_capacity());
                 let update = output.downcast_ref::<UpdateItemOutput>().map(|update| update.consumed_capacity());
                 if let Some(capacity) = put.or(update) {
-                    counted.units +=
-                        capacity.and_then(|capacity| capacity.capacity_units()).ok_or("nothing counted")?;
+                    counted.units += capacity.and_then(ConsumedCapacity::capacity_units).ok_or("nothing counted")?;
                 }
             }
             Err(_) => counted.failed_conditions += 1,

@@ -38,7 +38,7 @@ Environment:
   EXOTEL_TOKEN_SECRETS           what signs the tokens in Exotel's URLs, kid:secret, separated by commas
   EXOTEL_SESSION_TOKENS_ONLY     true: only session_start takes a function token
   TIMESTAMP_TOLERANCE_SECONDS    how far a Vocobase timestamp may be from now (300)
-  DEADLINE_MS                    how long a delivery may take (5000)
+  DEADLINE_MS                    how long a delivery may take (5000; at most 10000)
   RETENTION_DAYS                 when items expire (never)
   LOG_LEVEL                      error, warn, info, debug or trace (info)")]
 struct Dev {
@@ -99,6 +99,9 @@ fn banner(run: &LocalRun, data: &Data) -> String {
         lines.push(format!("  {:<20} {url}", webhook.name()));
     }
     lines.push(format!("  {:<20} {}", "vocobase secret", run.endpoints.vocobase_secret));
+    if let Some(secrets) = run.default_token_secrets {
+        lines.push(format!("  {:<20} {secrets} (EXOTEL_TOKEN_SECRETS is not set)", "token secrets"));
+    }
     if let Some(stores) = &run.endpoints.stores {
         lines.push(format!("  {:<20} {} (tables {}-*)", "DynamoDB", stores.dynamodb, cli::template::LOCAL_STACK));
         lines.push(format!("  {:<20} {} (bucket {})", "S3", stores.s3, stores.bucket));

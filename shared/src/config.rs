@@ -2,7 +2,7 @@
 //! an error that names the variable; it never becomes a default.
 
 use crate::auth::{Secret, exotel::Tokens, vocobase::Signatures};
-use crate::session::Webhook;
+use crate::session::{Provider, Webhook};
 use crate::storage::Tables;
 
 /// Why the configuration cannot be used. Never says the value: it may be a secret.
@@ -72,9 +72,7 @@ impl Config {
             },
             bucket: required(lookup, "RECORDINGS_BUCKET")?,
             retention_days: positive(lookup, "RETENTION_DAYS")?,
-            deadline: std::time::Duration::from_millis(
-                positive(lookup, "DEADLINE_MS")?.map_or(DEFAULT_DEADLINE_MS, i64::unsigned_abs),
-            ),
+            deadline: deadline(webhook.provider(), lookup)?,
             tokens,
             signatures,
             siblings: siblings.into_iter().filter_map(|(webhook, name)| Some((webhook, set(lookup, name)?))).collect(),
@@ -125,6 +123,19 @@ pub fn tokens(lookup: Lookup<'_>) -> Result<Tokens, ConfigError> {
         Some(_) => return Err(ConfigError::Bad(ONLY, "is neither true nor false")),
     };
     Ok(Tokens { secrets, session_tokens_only })
+}
+
+/// `DEADLINE_MS`, never more than the platform waits: an answer that comes later is one that nobody hears.
+fn deadline(provider: Provider, lookup: Lookup<'_>) -> Result<std::time::Duration, ConfigError> {
+    const NAME: &str = "DEADLINE_MS";
+    let millis = positive(lookup, NAME)?.map_or(DEFAULT_DEADLINE_MS, i64::unsigned_abs);
+    match provider {
+        Provider::Exotel if millis > 15_000 => Err(ConfigError::Bad(NAME, "is more than the 15000 that Exotel waits")),
+        Provider::Vocobase if millis > 10_000 => {
+            Err(ConfigError::Bad(NAME, "is more than the 10000 that Vocobase waits"))
+        }
+        _ => Ok(std::time::Duration::from_millis(millis)),
+    }
 }
 
 fn set(lookup: Lookup<'_>, name: &str) -> Option<String> {
@@ -181,6 +192,7 @@ mod tests {
         for (name, value) in [
             ("DEADLINE_MS", "soon"),
             ("DEADLINE_MS", "0"),
+            ("DEADLINE_MS", "15001"),
             ("RETENTION_DAYS", "-1"),
             ("TIMESTAMP_TOLERANCE_SECONDS", "99999999999999999999"),
             ("EXOTEL_TOKEN_SECRETS", "hunter2"),
@@ -196,6 +208,19 @@ mod tests {
             assert!(error.contains(name), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_deadline_is_never_more_than_the_platform_waits() {
+        let read = |webhook, millis: &'static str| {
+            Config::read(webhook, &move |asked: &str| {
+                if asked == "DEADLINE_MS" { Some(millis.to_owned()) } else { lookup(asked) }
+            })
+        };
+        assert_eq!(read(Webhook::SessionStart, "15000").unwrap().deadline.as_millis(), 15_000);
+        assert_eq!(read(Webhook::SessionCompleted, "10000").unwrap().deadline.as_millis(), 10_000);
+        let refused = read(Webhook::SessionCompleted, "10001").unwrap_err();
+        assert_eq!(refused.to_string(), "DEADLINE_MS is more than the 10000 that Vocobase waits");
     }
 
     #[test]

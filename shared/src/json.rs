@@ -16,10 +16,9 @@ pub struct Json(String);
 impl Json {
     /// Reads a JSON text; the last of duplicate keys counts.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        // Checks the grammar, so that what follows may rely on it.
         let raw: &RawValue = serde_json::from_str(text)?;
-        let mut canonical = String::with_capacity(raw.get().len());
-        write_canonical(raw.get(), MAX_DEPTH, &mut canonical)?;
-        Ok(Self(canonical))
+        Ok(Self(Reader { text: raw.get(), at: 0 }.value(MAX_DEPTH)?))
     }
 
     /// The canonical text.
@@ -59,58 +58,136 @@ impl Serialize for Json {
     }
 }
 
-fn write_canonical(text: &str, depth: usize, out: &mut String) -> Result<(), serde_json::Error> {
-    let deeper = || depth.checked_sub(1).ok_or_else(|| serde::de::Error::custom("nested too deep"));
-    match text.trim_start().as_bytes().first() {
-        Some(b'{') => {
-            let members: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
-            write_members(members.iter().map(|(key, value)| (Some(key), value.get())), ('{', '}'), deeper()?, out)
-        }
-        Some(b'[') => {
-            let elements: Vec<&RawValue> = serde_json::from_str(text)?;
-            write_members(elements.iter().map(|value| (None, value.get())), ('[', ']'), deeper()?, out)
-        }
-        Some(b'"') => {
-            let value: String = serde_json::from_str(text)?;
-            out.push_str(&serde_json::to_string(&value)?);
-            Ok(())
-        }
-        _ => {
-            out.push_str(text.trim());
-            Ok(())
-        }
-    }
+/// Walks once over a text that is known to be JSON.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
 }
 
-fn write_members<'a>(
-    members: impl Iterator<Item = (Option<&'a String>, &'a str)>,
-    (open, close): (char, char),
-    depth: usize,
-    out: &mut String,
-) -> Result<(), serde_json::Error> {
-    out.push(open);
-    for (index, (key, value)) in members.enumerate() {
-        if index > 0 {
-            out.push(',');
+impl<'a> Reader<'a> {
+    fn value(&mut self, depth: usize) -> Result<String, serde_json::Error> {
+        let deeper = || depth.checked_sub(1).ok_or_else(|| serde::de::Error::custom("nested too deep"));
+        match self.next() {
+            Some(b'{') => {
+                let mut members = BTreeMap::new();
+                while let Some(b'"') = self.after(b"{,") {
+                    let key: String = serde_json::from_str(self.token())?;
+                    self.after(b":");
+                    members.insert(key, self.value(deeper()?)?);
+                }
+                self.after(b"}");
+                let mut out = String::from("{");
+                for (key, value) in members {
+                    out.push_str(if out.len() > 1 { "," } else { "" });
+                    out.push_str(&serde_json::to_string(&key)?);
+                    out.push(':');
+                    out.push_str(&value);
+                }
+                out.push('}');
+                Ok(out)
+            }
+            Some(b'[') => {
+                let mut out = String::from("[");
+                while self.after(b"[,").is_some_and(|next| next != b']') {
+                    out.push_str(if out.len() > 1 { "," } else { "" });
+                    out.push_str(&self.value(deeper()?)?);
+                }
+                self.after(b"]");
+                out.push(']');
+                Ok(out)
+            }
+            Some(b'"') => serde_json::to_string(&serde_json::from_str::<String>(self.token())?),
+            _ => Ok(self.token().to_owned()),
         }
-        if let Some(key) = key {
-            out.push_str(&serde_json::to_string(key)?);
-            out.push(':');
-        }
-        write_canonical(value, depth, out)?;
     }
-    out.push(close);
-    Ok(())
+
+    /// The next byte that is no white space.
+    fn next(&mut self) -> Option<u8> {
+        let rest = &self.text.as_bytes()[self.at..];
+        self.at += rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// The next byte after one of these, if one of these is next.
+    fn after(&mut self, skipped: &[u8]) -> Option<u8> {
+        if self.next().is_some_and(|next| skipped.contains(&next)) {
+            self.at += 1;
+        }
+        self.next()
+    }
+
+    /// The string, number or word that begins here.
+    fn token(&mut self) -> &'a str {
+        let rest = &self.text.as_bytes()[self.at..];
+        let length = if rest.first() == Some(&b'"') {
+            let mut escaped = false;
+            let closing = rest.iter().skip(1).position(|byte| {
+                let closes = *byte == b'"' && !escaped;
+                escaped = *byte == b'\\' && !escaped;
+                closes
+            });
+            closing.map_or(rest.len(), |closing| closing + 2)
+        } else {
+            let ends = |byte: &u8| matches!(byte, b',' | b']' | b'}') || byte.is_ascii_whitespace();
+            rest.iter().position(ends).unwrap_or(rest.len())
+        };
+        let token = &self.text[self.at..self.at + length];
+        self.at += length;
+        token
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn spelling_does_not_matter_but_digits_do() {
         let one = Json::parse(r#" { "b" : [ 1.10 , "\u00e9" ], "a" : 12345678901234567890123456789012345678901 } "#);
         assert_eq!(one.unwrap().as_str(), r#"{"a":12345678901234567890123456789012345678901,"b":[1.10,"é"]}"#);
+    }
+
+    #[test]
+    fn every_shape_and_every_white_space_is_walked_over() {
+        for (text, expected) in [
+            (" [ ] ", "[]"),
+            ("{ }", "{}"),
+            ("[[],{},[ [ ] ,1 ]]", "[[],{},[[],1]]"),
+            (" -1.5e+3 ", "-1.5e+3"),
+            ("\n[ true ,\tfalse , null ]\r\n", "[true,false,null]"),
+            (r#"{"a\"}":"\\","b":"]}{[,:\""}"#, r#"{"a\"}":"\\","b":"]}{[,:\""}"#),
+            (r#"{"k":1,"k":{"z":2,"y":[ ]}}"#, r#"{"k":{"y":[],"z":2}}"#),
+        ] {
+            assert_eq!(Json::parse(text).unwrap().as_str(), expected);
+        }
+        assert!(Json::parse("[1,]").is_err() && Json::parse("{} {}").is_err() && Json::parse("").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_text_says_the_same_and_is_its_own_canonical_text(value in values()) {
+            let canonical = Json::parse(&serde_json::to_string_pretty(&value).unwrap()).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(canonical.as_str()).unwrap(), &value);
+            prop_assert_eq!(Json::parse(canonical.as_str()).unwrap(), canonical);
+        }
+    }
+
+    fn values() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            ".*".prop_map(Into::into)
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            let object = proptest::collection::btree_map(".*", inner.clone(), 0..4);
+            prop_oneof![
+                proptest::collection::vec(inner, 0..4).prop_map(Into::into),
+                object.prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
+            ]
+        })
     }
 
     #[test]

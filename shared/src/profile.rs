@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::json::Json;
+use crate::session::MAX_KEY_BYTES;
 use crate::storage::ProfileItem;
 
 /// The merged answer for one call. Every member is optional.
@@ -38,7 +39,7 @@ pub struct Override {
 pub fn names(bot: Option<&str>, landing_number: Option<&str>) -> Vec<String> {
     let key = |kind: &str, id: Option<&str>| id.map(|id| format!("{kind}#{id}"));
     // A key that DynamoDB would refuse is nobody's profile, and must not cost the call the ones it has.
-    let fits = |name: &String| name.len() <= 2048;
+    let fits = |name: &String| name.len() <= MAX_KEY_BYTES;
     [key("bot", bot), key("number", landing_number), Some("default".to_owned())]
         .into_iter()
         .flatten()
@@ -50,12 +51,18 @@ impl Profile {
     /// Merges items, the most specific first. A member that cannot be read is passed over, with a line in the log that
     /// names it.
     pub fn merge(items: &[ProfileItem]) -> Self {
+        // An empty text says nothing, but it does keep a more general profile from saying something.
+        let said = |text: &String| !text.is_empty();
+        let mut webhooks: Option<BTreeMap<String, Override>> = first(items, "webhooks");
+        for wanted in webhooks.iter_mut().flat_map(BTreeMap::values_mut) {
+            wanted.url = wanted.url.take().filter(said);
+        }
         Self {
-            greeting: first(items, "greeting"),
+            greeting: first(items, "greeting").filter(said),
             session_constants: first(items, "session_constants"),
-            conversation_assistant_id: first(items, "conversation_assistant_id"),
-            webhooks: first(items, "webhooks").unwrap_or_default(),
-            transfer_message: first(items, "transfer_message"),
+            conversation_assistant_id: first(items, "conversation_assistant_id").filter(said),
+            webhooks: webhooks.unwrap_or_default(),
+            transfer_message: first(items, "transfer_message").filter(said),
         }
     }
 }
@@ -95,6 +102,15 @@ mod tests {
         assert_eq!(profile.greeting.as_deref(), Some("Hello from b1"));
         assert_eq!(profile.session_constants.unwrap().as_str(), r#"{"tier":12345678901234567890123}"#);
         assert_eq!(profile.transfer_message.as_deref(), Some("One moment"));
+    }
+
+    #[test]
+    fn an_empty_text_is_not_sent_and_an_empty_url_is_the_bundles_own() {
+        let profile = Profile::merge(&[
+            item("bot#b1", &[("greeting", r#""""#), ("webhooks", r#"{"session_end":{"url":""}}"#)]),
+            item("default", &[("greeting", r#""Hi""#)]),
+        ]);
+        assert_eq!((profile.greeting, profile.webhooks["session_end"].url.as_ref()), (None, None));
     }
 
     #[test]

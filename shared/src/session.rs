@@ -94,7 +94,7 @@ pub struct SessionKey {
 }
 
 /// What `DynamoDB` takes as a partition key, in bytes.
-const MAX_KEY_BYTES: usize = 2048;
+pub(crate) const MAX_KEY_BYTES: usize = 2048;
 
 impl SessionKey {
     /// Refuses ids that cannot be a key: empty, or over 2048 bytes with the provider's name.

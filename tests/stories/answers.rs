@@ -306,7 +306,7 @@ async fn a_store_that_fails_is_answered_503_and_the_repetition_is_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_fails_is_answered_503_and_the_repetition_is_stored() {
     // No word comes twice, so that it does not pack well and goes to the bucket.
-    let noise: String = (0..20_000_u32).map(|n| format!("{:08x}", n.wrapping_mul(2_654_435_761))).collect();
+    let noise: String = (0..20_000_u32).map(|n| hex::encode(n.wrapping_mul(2_654_435_761).to_be_bytes())).collect();
     for webhook in [Webhook::SessionEnd, Webhook::SessionCompleted] {
         let (world, name) = (World::new().await, webhook.name());
         let body = delivery(webhook).replacen('{', &format!(r#"{{"unknown":"{noise}","#), 1);

@@ -40,7 +40,9 @@ async fn tables(world: &World) -> Vec<Item> {
     let mut all = Vec::new();
     for table in ["events", "sessions", "transcripts", "recordings"] {
         let mut items = world.items(table).await;
-        items.iter_mut().for_each(|item| drop(item.remove("received_at")));
+        for item in &mut items {
+            item.remove("received_at");
+        }
         all.extend(items);
     }
     all

@@ -42,6 +42,16 @@ async fn quarantined(world: &World, webhook: Webhook, body: &[u8], what: &str) {
     panic!("{what}: nothing in quarantine is what was sent");
 }
 
+/// As [`stored`], where others are in quarantine already.
+async fn stored_beside(world: &World, webhook: Webhook, session: &str, body: &[u8]) -> Item {
+    let before = world.quarantined().await;
+    deliver(world, webhook, body, session).await;
+    assert_eq!(world.quarantined().await, before);
+    let mut calls = world.items_of("sessions", session).await;
+    let Some(call) = calls.pop() else { panic!("{session}: no call") };
+    call
+}
+
 /// Text that packs to three quarters at best.
 fn noise(seed: u64, length: usize) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -123,6 +133,13 @@ async fn forty_levels_are_stored_and_a_hundred_thousand_do_no_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn levels_that_fill_the_largest_body_cost_no_more_time_than_there_is() {
+    let world = World::new().await;
+    let body = format!(r#"{{"session_id":"deep","custom_parameters":{}}}"#, nested(700_000));
+    quarantined(&world, Webhook::SessionStart, body.as_bytes(), "700,000 levels").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ids_too_long_for_a_key_are_kept_verbatim() {
     let world = World::new().await;
     let long = "x".repeat(3 * 1024);
@@ -147,16 +164,6 @@ async fn ids_too_long_for_a_key_are_kept_verbatim() {
     let body = json!({ "session_id": "s1", "bot_id": long }).to_string();
     let call = stored_beside(&world, Webhook::SessionStart, "exotel#s1", body.as_bytes()).await;
     assert_eq!(call["bots"], AttributeValue::Ss(vec![long]));
-}
-
-/// As [`stored`], where others are in quarantine already.
-async fn stored_beside(world: &World, webhook: Webhook, session: &str, body: &[u8]) -> Item {
-    let before = world.quarantined().await;
-    deliver(world, webhook, body, session).await;
-    assert_eq!(world.quarantined().await, before);
-    let mut calls = world.items_of("sessions", session).await;
-    let Some(call) = calls.pop() else { panic!("{session}: no call") };
-    call
 }
 
 #[tokio::test(flavor = "multi_thread")]

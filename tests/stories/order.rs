@@ -90,18 +90,18 @@ fn seeds() -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn order_repetition_and_failed_attempts_leave_the_same_items() {
-    let (calm, wild) = (World::new().await, World::new().await);
+    let (tidy, wild) = (World::new().await, World::new().await);
     let seeds = seeds();
-    let (calm_instances, wild_instances) = (Instances::of(&calm, 1), Instances::of(&wild, 3));
+    let (tidy_instances, wild_instances) = (Instances::of(&tidy, 1), Instances::of(&wild, 3));
     stream::iter(&seeds)
         .for_each_concurrent(3, async |seed| {
             let call = odd_call(*seed);
-            deliver_in_order(&call, &calm_instances).await;
+            deliver_in_order(&call, &tidy_instances).await;
             deliver_wildly(*seed, &call, &wild_instances).await;
         })
         .await;
     for table in ["sessions", "transcripts", "recordings", "events"] {
-        let (in_order, wildly) = (by_call(calm.items(table).await), by_call(wild.items(table).await));
+        let (in_order, wildly) = (by_call(tidy.items(table).await), by_call(wild.items(table).await));
         for seed in &seeds {
             for key in [format!("exotel#odd-{seed}"), format!("vocobase#odd-{seed}")] {
                 assert_eq!(
@@ -115,4 +115,19 @@ async fn order_repetition_and_failed_attempts_leave_the_same_items() {
         let every_call = matches!(table, "sessions" | "events");
         assert!(!every_call || in_order.len() == seeds.len(), "{table} holds every call");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forty_deliveries_at_once_to_eight_instances_are_all_in_the_call() {
+    let world = World::new().await;
+    let instances = Instances::of(&world, 8);
+    let insight = |number: usize| {
+        let event = serde_json::json!({ "event_type": format!("type-{number}"), "event_data": { "value": number } });
+        let body = serde_json::json!({ "session_id": "s1", "bot_id": format!("bot-{number:02}"), "events": [event] });
+        Odd { webhook: Webhook::InsightsEvents, body: body.to_string().into_bytes() }
+    };
+    stream::iter(0..40).for_each_concurrent(40, async |number| instances.deliver(number, &insight(number)).await).await;
+    let call = world.items("sessions").await.pop().expect("a call");
+    assert_eq!(call["bots"].as_ss().expect("a set").len(), 40);
+    assert_eq!(call["insights"].as_m().expect("a map").len(), 40);
 }

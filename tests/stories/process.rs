@@ -64,8 +64,8 @@ async fn assert_kept(endpoints: &Endpoints, deliveries: &[Planned]) {
         let call = find("sessions", "", "").and_then(|item| item_to_call(&delivery.call.key, item)).expect("a call");
         assert_eq!(call.clone().join(&delivery.call), call, "{key} lacks what a delivery said");
         for turn in &delivery.turns {
-            let stored = find("transcripts", "turn", &turn.key).expect("the turn");
-            assert!(text(stored, "rank") >= turn.rank.as_str(), "{key} has an older turn");
+            let found = find("transcripts", "turn", &turn.key).expect("the turn");
+            assert!(text(found, "rank") >= turn.rank.as_str(), "{key} has an older turn");
         }
         if let Some(wanted) = &delivery.recording {
             assert_eq!(text(find("recordings", "", "").expect("the job"), "wanted"), wanted.rank());

@@ -37,7 +37,7 @@ impl Meter {
 }
 
 /// As full as the documented example is, with real ids.
-fn exotel(state: &str, reason: &str, end: Value, events: Value) -> Vec<u8> {
+fn exotel(state: &str, reason: &str, end: &Value, events: &Value) -> Vec<u8> {
     json!({
         "session_id": "0b7f3f0e-6c1f-4a55-9f0e-2f6a8f1f3a11", "conversation_id": "5c7b0f52-1d5e-4b5b-8f62-0b7a7f4a9c22",
         "start_time": "2025-07-16T11:40:57.000Z", "end_time": end, "landing_number": "+918047000000",
@@ -66,7 +66,7 @@ async fn an_exotel_calls_first_delivery_costs_at_most_5_and_each_later_one_at_mo
     let meter = Meter::new().await;
     let cost = async |webhook, body: Vec<u8>| meter.cost(webhook, &body).await;
     let none = || json!([]);
-    let first = cost(Webhook::SessionStart, exotel("session_start", "start", Value::Null, none())).await;
+    let first = cost(Webhook::SessionStart, exotel("session_start", "start", &Value::Null, &none())).await;
     println!("first delivery: {first:?}");
     assert_eq!(first.failed_conditions, 0);
     assert!(first.units <= 5.0, "{first:?}");
@@ -91,7 +91,7 @@ async fn an_exotel_calls_first_delivery_costs_at_most_5_and_each_later_one_at_mo
     ];
     for (what, webhook, events, reason, end) in later {
         let state = if reason == "end" { "session_end" } else { "session_in_progress" };
-        let cost = cost(webhook, exotel(state, reason, end, events)).await;
+        let cost = cost(webhook, exotel(state, reason, &end, &events)).await;
         println!("{what}: {cost:?}");
         assert_eq!(cost.failed_conditions, 0, "{what}");
         assert!(cost.units <= 2.0, "{what}: {cost:?}");

@@ -50,6 +50,8 @@ pub struct LocalRun {
     pub endpoints: Endpoints,
     /// The base of all URLs, `http://127.0.0.1:9000`.
     pub base: String,
+    /// What signs the tokens, where that is the default and so no secret.
+    pub default_token_secrets: Option<&'static str>,
     stop: watch::Sender<bool>,
     functions: JoinHandle<()>,
     stores: stores::Embedded,
@@ -106,6 +108,7 @@ impl LocalRun {
 
         let mut environment = found.environment();
         environment.insert("VOCOBASE_SECRETS".to_owned(), vocobase.clone());
+        let default_token_secrets = (exotel == DEFAULT_EXOTEL_TOKEN_SECRETS).then_some(DEFAULT_EXOTEL_TOKEN_SECRETS);
         environment.insert("EXOTEL_TOKEN_SECRETS".to_owned(), exotel);
         let own_url = |webhook: Webhook| format!("{base}/{}/", webhook.name());
         for webhook in Webhook::ALL {
@@ -131,7 +134,7 @@ impl LocalRun {
             stores: Some(found),
         };
         let served = server::serve(functions, apps, endpoints.clone(), stopped);
-        Ok(Self { endpoints, base, stop, functions: tokio::spawn(served), stores })
+        Ok(Self { endpoints, base, default_token_secrets, stop, functions: tokio::spawn(served), stores })
     }
 
     /// Takes no more requests, finishes those that run, then closes the stores.

@@ -186,17 +186,8 @@ pub async fn play(options: &Options, seed: u64, endpoints: &Endpoints) -> Result
                     every.lock().await.tick().await;
                 }
                 let answer = deliver(&http, &urls, &endpoints.vocobase_secret, &delivery, &heard).await;
-                // The platform keeps the overrides of this answer for the session's life.
-                for (webhook, target) in answer
-                    .pointer("/response/data/webhook_config")
-                    .and_then(|config| config.as_object())
-                    .into_iter()
-                    .flatten()
-                {
-                    if let Some(url) = target.get("url").and_then(|url| url.as_str()) {
-                        urls.insert(webhook.clone(), url.to_owned());
-                    }
-                }
+                // The platform keeps the overrides of an answer for the session's life.
+                urls.extend(overrides(&answer, &endpoints.functions));
                 bar.inc(1);
             }
         })
@@ -221,6 +212,18 @@ pub async fn play(options: &Options, seed: u64, endpoints: &Endpoints) -> Result
     };
     let Heard { statuses, retries, given_up, .. } = heard;
     Ok(Summary { seed, calls: options.calls, deliveries, retries, given_up, statuses, latency_ms, tables })
+}
+
+/// Where an answer sends the session's other webhooks. What leads elsewhere than to the bundle is left out: a profile's
+/// CRM must not hear of calls that never were.
+fn overrides(answer: &serde_json::Value, functions: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
+    let config = answer.pointer("/response/data/webhook_config").and_then(serde_json::Value::as_object);
+    let own = |(webhook, target): (&String, &serde_json::Value)| {
+        let url = target.get("url")?.as_str()?;
+        (origin(url)? == origin(functions.get(webhook)?)?).then(|| (webhook.clone(), url.to_owned()))
+    };
+    config.into_iter().flatten().filter_map(own).collect()
 }
 
 /// What is delivered one after another: call by call, or every delivery for itself in random order. Repetitions come
@@ -334,6 +337,17 @@ mod tests {
         let rounded = |values: &[f64], percent| format!("{:.0}", percentile(values, percent));
         assert_eq!([rounded(&values, 50), rounded(&values, 99)], ["100", "198"]);
         assert_eq!([rounded(&[7.0], 99), rounded(&[], 50)], ["7", "0"]);
+    }
+
+    #[test]
+    fn an_override_is_followed_within_the_bundle_only() {
+        let functions =
+            ["session_end", "insights_events"].map(|name| (name.to_owned(), format!("http://127.0.0.1:9000/{name}/")));
+        let answer = serde_json::json!({ "response": { "data": { "webhook_config": {
+            "session_end": { "url": "http://127.0.0.1:9000/session_end/?session=s1&token=t" },
+            "insights_events": { "url": "https://crm.example/insights" } } } } });
+        let followed = overrides(&answer, &BTreeMap::from(functions));
+        assert_eq!(followed.into_keys().collect::<Vec<_>>(), ["session_end"]);
     }
 
     #[test]

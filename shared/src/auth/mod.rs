@@ -7,13 +7,16 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::de::DeserializeOwned;
 use sha2::Sha256;
 
+use crate::wire::Object;
+
 /// The body of a delivery whose sender has proved itself.
 pub struct Verified<'a>(&'a [u8]);
 
 impl<'a> Verified<'a> {
-    /// Reads the JSON body. Errors say where, never what: bodies hold what callers said.
+    /// Reads the JSON body, an object. Errors say where, never what: bodies hold what callers said.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Unreadable> {
-        Ok(serde_json::from_slice(self.0)?)
+        let Object(value) = serde_json::from_slice(self.0)?;
+        Ok(value)
     }
 
     /// The body as it came.

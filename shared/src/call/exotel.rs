@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Call, Delivery, Field, NotADelivery, Said, Segment, State, Turn, is_placeholder, short_digest};
 use crate::json::Json;
 use crate::session::{Provider, SessionKey, Webhook};
-use crate::wire::exotel as wire;
+use crate::wire::{Object, exotel as wire};
 
 pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery, NotADelivery> {
     let key = SessionKey::new(Provider::Exotel, request.session_id.as_deref().unwrap_or_default())?;
@@ -21,7 +21,8 @@ pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery,
         } else {
             let value = Json::parse(data.get())?;
             if !value.is_empty() {
-                let at = serde_json::from_str::<wire::Insight>(data.get()).ok().and_then(|insight| insight.timestamp);
+                let insight = serde_json::from_str::<Object<wire::Insight>>(data.get());
+                let at = insight.ok().and_then(|Object(insight)| insight.timestamp);
                 insights.push((kind, at, value.into_string()));
             }
         }
@@ -31,6 +32,8 @@ pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery,
     // gives for the call. The times of a turn are left out: they would make every turn a write of the call as well.
     let insights_at = insights.iter().filter_map(|(_, at, _)| *at).max();
     let at = request.start_time.max(request.end_time).max(insights_at);
+    let insights_from = insights.iter().filter_map(|(_, at, _)| *at).min();
+    let turns_from = turns.iter().flat_map(|turn: &Turn| &turn.segments).filter_map(|segment| segment.start).min();
     let turns_at =
         turns.iter().flat_map(|turn: &Turn| &turn.segments).map(|segment| segment.start.max(segment.end)).max();
 
@@ -42,7 +45,9 @@ pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery,
         || says(state, "session_end")
         || says(reason, "end");
     call.state = if over { State::Ended } else { State::InProgress };
-    call.started_at = request.start_time;
+    // A call that never says when it began is as old as the first thing that is known of it: lists go by this.
+    call.started_at =
+        request.start_time.or_else(|| turns_from.into_iter().chain(insights_from).chain(request.end_time).min());
     call.bots.extend(request.bot_id.clone());
     call.transfer_requested = webhook == Webhook::PreAgentTransfer || says(reason, "pre_agent_transfer");
     call.test = is_placeholder(request.session_id.as_deref()) || is_placeholder(request.external_id.as_deref());
@@ -76,11 +81,12 @@ pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery,
 }
 
 fn transcripts(data: &str) -> Result<Vec<wire::Transcript>, serde_json::Error> {
-    let listed: wire::Transcripts = serde_json::from_str(data)?;
+    let Object(listed) = serde_json::from_str::<Object<wire::Transcripts>>(data)?;
     if !listed.transcripts.is_empty() {
         return Ok(listed.transcripts);
     }
-    Ok(vec![serde_json::from_str(data)?])
+    let Object(direct) = serde_json::from_str(data)?;
+    Ok(vec![direct])
 }
 
 fn turn(transcript: wire::Transcript, bot: Option<&str>) -> Option<Turn> {

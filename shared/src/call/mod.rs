@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::instant::Instant;
 use crate::recording::Wanted;
-use crate::session::{BadSessionId, SessionKey, Webhook};
+use crate::session::{BadSessionId, MAX_KEY_BYTES, SessionKey, Webhook};
 
 /// How far a call has come. The greatest wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -213,7 +213,9 @@ impl Call {
 
     /// Adds what was said; an empty value says nothing.
     pub fn say(&mut self, field: Field, at: Option<Instant>, value: Option<String>) {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
+        // As an index key it would make the store refuse the whole call.
+        let fits = |value: &String| field != Field::Contact || value.len() <= MAX_KEY_BYTES;
+        if let Some(value) = value.filter(|value| !value.is_empty() && fits(value)) {
             self.fields.insert(field, Said { at, value });
         }
     }
@@ -383,6 +385,9 @@ pub enum NotADelivery {
     /// The body names no call.
     #[error(transparent)]
     NoSession(#[from] BadSessionId),
+    /// A Vocobase event of a kind to come.
+    #[error("the event is not session.completed")]
+    UnknownEvent,
 }
 
 impl From<serde_json::Error> for NotADelivery {
@@ -395,7 +400,7 @@ impl Delivery {
     /// Reads a verified body as what `webhook` brings.
     pub fn read(webhook: Webhook, body: &crate::auth::Verified<'_>, source: Source) -> Result<Self, NotADelivery> {
         match webhook {
-            Webhook::SessionCompleted => Ok(vocobase::read(body.parse()?, body.bytes(), source)?),
+            Webhook::SessionCompleted => vocobase::read(body.parse()?, body.bytes(), source),
             _ => exotel::read(webhook, body.parse()?),
         }
     }

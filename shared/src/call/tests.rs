@@ -195,6 +195,23 @@ fn of_two_insights_in_one_delivery_each_is_as_old_as_it_says() {
 }
 
 #[test]
+fn a_call_that_never_says_when_it_began_is_as_old_as_what_is_known_of_it() {
+    let delivery = exotel(
+        Webhook::TranscriptEvents,
+        r#"{"session_id":"s1","events":[
+            {"event_type":"intent","event_data":{"value":"buy","timestamp":"2025-07-16T11:41:10Z"}},
+            {"event_type":"transcript","event_data":{"transcripts":[{"sequence":1,"transcript_segments":[
+            {"text":"Hi","start_timestamp":"2025-07-16T11:41:05Z","end_timestamp":"2025-07-16T11:41:06Z"}]}]}}]}"#,
+    );
+    assert_eq!(delivery.call.started_at, Instant::parse("2025-07-16T11:41:05Z"));
+    let said = exotel(
+        Webhook::SessionEnd,
+        r#"{"session_id":"s1","start_time":"2025-07-16T11:41:30Z","end_time":"2025-07-16T11:41:00Z"}"#,
+    );
+    assert_eq!(said.call.started_at, Instant::parse("2025-07-16T11:41:30Z"));
+}
+
+#[test]
 fn the_platforms_test_button_is_marked() {
     for (body, test) in [
         (r#"{"session_id":"s1","external_id":"CAxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#, true),
@@ -237,6 +254,22 @@ fn both_generations_of_the_vocobase_payload_are_read() {
     );
     assert_eq!(no_call.call.get(Field::Contact), None);
     assert!(no_call.transcript.unwrap().segments.is_empty());
+}
+
+#[test]
+fn an_event_of_a_kind_to_come_is_put_aside_and_not_taken_for_an_end() {
+    let read =
+        |body: &str| super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), Source::Webhook);
+    let unknown = read(r#"{"event":"session.started","data":{"session_id":"v1"}}"#);
+    assert!(matches!(unknown, Err(NotADelivery::UnknownEvent)));
+    assert!(read(r#"{"data":{"session_id":"v1"}}"#).is_ok());
+}
+
+#[test]
+fn a_contact_that_no_index_can_hold_is_not_said() {
+    let body = |length| format!(r#"{{"session_id":"s1","contact_uri":"{}"}}"#, "9".repeat(length));
+    assert_eq!(exotel(Webhook::SessionStart, &body(2049)).call.get(Field::Contact), None);
+    assert_eq!(exotel(Webhook::SessionStart, &body(2048)).call.get(Field::Contact).map(str::len), Some(2048));
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Reads Vocobase's `session.completed` into a delivery.
 
-use super::{Call, Delivery, Field, Segment, Source, State, Transcript, decimal, short_digest};
+use super::{Call, Delivery, Field, NotADelivery, Segment, Source, State, Transcript, decimal, short_digest};
 use crate::instant::Instant;
 use crate::json::Json;
 use crate::recording::Wanted;
-use crate::session::{BadSessionId, Provider, SessionKey, Webhook};
+use crate::session::{Provider, SessionKey, Webhook};
 use crate::wire::vocobase as wire;
 
-pub(super) fn read(sent: wire::SessionCompleted, body: &[u8], source: Source) -> Result<Delivery, BadSessionId> {
+pub(super) fn read(sent: wire::SessionCompleted, body: &[u8], source: Source) -> Result<Delivery, NotADelivery> {
+    if sent.event.is_some_and(|event| event != "session.completed") {
+        return Err(NotADelivery::UnknownEvent);
+    }
     let at = sent.timestamp;
     let session = sent.data;
     let key = SessionKey::new(Provider::Vocobase, session.session_id.as_deref().unwrap_or_default())?;

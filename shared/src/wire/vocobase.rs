@@ -10,10 +10,14 @@ use crate::json::Json;
 /// The whole delivery.
 #[derive(Deserialize)]
 pub struct SessionCompleted {
+    /// `session.completed`, the only one there is so far.
+    #[serde(default, deserialize_with = "super::text")]
+    pub event: Option<String>,
     /// When the webhook was sent: a re-run extraction is sent again, later.
     #[serde(default, deserialize_with = "super::instant")]
     pub timestamp: Option<Instant>,
     /// The session.
+    #[serde(deserialize_with = "super::object")]
     pub data: Session,
 }
 
@@ -42,8 +46,10 @@ pub struct Session {
     #[serde(default, deserialize_with = "super::text")]
     pub recording_url: Option<String>,
     /// Response latency over all bot turns.
+    #[serde(default, deserialize_with = "super::maybe_object")]
     pub latency: Option<Latency>,
     /// The telephone call, if it was one.
+    #[serde(default, deserialize_with = "super::maybe_object")]
     pub call: Option<Call>,
     /// Newer: what the session was started with.
     #[serde(default, deserialize_with = "super::json")]
