@@ -3,7 +3,9 @@
 
 pub mod dev;
 pub mod endpoints;
+pub mod recordings;
 pub mod simulate;
+pub mod target;
 pub mod template;
 
 /// What went wrong, in one line for the terminal.

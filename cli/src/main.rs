@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use cli::Failure;
-use cli::dev::{Data, LocalRun};
+use cli::dev::{Data, LocalRun, Setup};
 use shared::{Instant, Webhook, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,6 +23,7 @@ struct Cli {
 enum Command {
     Dev(Dev),
     Simulate(cli::simulate::Options),
+    Recordings(cli::recordings::Options),
 }
 
 /// Run the whole bundle on this machine: every function, DynamoDB and S3, without an account.
@@ -63,6 +64,9 @@ async fn main() -> ExitCode {
     let command = Cli::parse().command;
     let done = match command {
         Command::Dev(options) => dev(options).await,
+        Command::Recordings(options) => {
+            cli::recordings::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
+        }
         Command::Simulate(options) => cli::simulate::run(&options, std::io::stdout().lock()).await,
     };
     match done {
@@ -81,15 +85,18 @@ async fn dev(options: Dev) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt()).map_err(no_signal)?, signal(SignalKind::terminate()).map_err(no_signal)?);
     let data = if options.ephemeral { Data::Ephemeral } else { Data::Folder(options.data) };
-    let run = LocalRun::start(options.port, &data, &environment, Arc::new(Instant::now)).await?;
+    let setup = Setup { port: options.port, data: data.clone(), archive: true };
+    let run = LocalRun::start(&setup, &environment, Arc::new(Instant::now)).await?;
     print(&banner(&run, &data));
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     say("stopping: finishing what has begun");
-    run.stop().await;
-    Ok(())
+    tokio::select! {
+        () = run.stop() => Ok(()),
+        _ = interrupt.recv() => Err(Failure("interrupted before everything was finished".to_owned())),
+    }
 }
 
 fn banner(run: &LocalRun, data: &Data) -> String {
@@ -112,6 +119,14 @@ fn banner(run: &LocalRun, data: &Data) -> String {
     };
     lines.push(format!("Everything is {kept}. {}/endpoints says all of this as JSON. Ctrl-C stops.", run.base));
     lines.join("\n")
+}
+
+/// Asks on the terminal; without one, the answer is no.
+fn confirm(question: &str) -> bool {
+    use std::io::Write;
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 fn print(text: &str) {

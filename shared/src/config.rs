@@ -24,15 +24,39 @@ pub const DEFAULT_DEADLINE_MS: u64 = 5_000;
 /// How far a Vocobase timestamp may be from now, unless `TIMESTAMP_TOLERANCE_SECONDS` says otherwise.
 pub const DEFAULT_TOLERANCE_SECONDS: i64 = 300;
 
-/// What every function needs.
+/// Where things are kept.
 #[derive(Debug, Clone)]
-pub struct Config {
-    /// Where things are kept.
+pub struct Storage {
+    /// `EVENTS_TABLE` and so on.
     pub tables: Tables,
     /// `RECORDINGS_BUCKET`.
     pub bucket: String,
     /// `RETENTION_DAYS`; without it nothing expires.
     pub retention_days: Option<i64>,
+}
+
+impl Storage {
+    /// Reads it.
+    pub fn read(lookup: Lookup<'_>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            tables: Tables {
+                events: required(lookup, "EVENTS_TABLE")?,
+                transcripts: required(lookup, "TRANSCRIPTS_TABLE")?,
+                sessions: required(lookup, "SESSIONS_TABLE")?,
+                recordings: required(lookup, "RECORDINGS_TABLE")?,
+                profiles: required(lookup, "PROFILES_TABLE")?,
+            },
+            bucket: required(lookup, "RECORDINGS_BUCKET")?,
+            retention_days: positive(lookup, "RETENTION_DAYS")?,
+        })
+    }
+}
+
+/// What every webhook function needs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where things are kept.
+    pub storage: Storage,
     /// `DEADLINE_MS`.
     pub deadline: std::time::Duration,
     /// Exotel's tokens.
@@ -63,15 +87,7 @@ impl Config {
             (Webhook::TranscriptEvents, "TRANSCRIPT_EVENTS_URL"),
         ];
         Ok(Self {
-            tables: Tables {
-                events: required(lookup, "EVENTS_TABLE")?,
-                transcripts: required(lookup, "TRANSCRIPTS_TABLE")?,
-                sessions: required(lookup, "SESSIONS_TABLE")?,
-                recordings: required(lookup, "RECORDINGS_TABLE")?,
-                profiles: required(lookup, "PROFILES_TABLE")?,
-            },
-            bucket: required(lookup, "RECORDINGS_BUCKET")?,
-            retention_days: positive(lookup, "RETENTION_DAYS")?,
+            storage: Storage::read(lookup)?,
             deadline: deadline(webhook.provider(), lookup)?,
             tokens,
             signatures,
@@ -146,7 +162,8 @@ fn required(lookup: Lookup<'_>, name: &'static str) -> Result<String, ConfigErro
     set(lookup, name).ok_or(ConfigError::Missing(name))
 }
 
-fn positive(lookup: Lookup<'_>, name: &'static str) -> Result<Option<i64>, ConfigError> {
+/// A whole number of 1 or more.
+pub fn positive(lookup: Lookup<'_>, name: &'static str) -> Result<Option<i64>, ConfigError> {
     let Some(text) = set(lookup, name) else { return Ok(None) };
     // Bounded, so that no later arithmetic on it can overflow.
     match text.parse::<i64>() {
@@ -183,7 +200,7 @@ mod tests {
         assert_eq!(config.signatures.tolerance_seconds, 300);
         assert_eq!(config.signatures.secrets.len(), 2);
         assert_eq!(config.tokens.secrets.iter().map(|(kid, _)| kid.as_str()).collect::<Vec<_>>(), ["k2", "k1"]);
-        assert_eq!(config.retention_days, None);
+        assert_eq!(config.storage.retention_days, None);
         assert_eq!(config.siblings, [(Webhook::SessionEnd, "https://end.example/".to_owned())]);
     }
 

@@ -10,7 +10,7 @@ use crate::config::{ConfigError, Lookup};
 
 /// The crates whose lines are wanted; all others are heard at `trace` only, since an HTTP client's debug output holds
 /// whole requests.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "shared",
     "cli",
     "session_start",
@@ -19,6 +19,7 @@ const OURS: [&str; 8] = [
     "insights_events",
     "transcript_events",
     "session_completed",
+    "recording_archiver",
 ];
 
 /// JSON lines on standard output, at `LOG_LEVEL` (default `info`): what CloudWatch Logs reads.

@@ -10,7 +10,7 @@ use crate::session::MAX_KEY_BYTES;
 use crate::storage::ProfileItem;
 
 /// The merged answer for one call. Every member is optional.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Default, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// What the bot says first.
     pub greeting: Option<String>,
@@ -25,7 +25,7 @@ pub struct Profile {
 }
 
 /// Where one webhook of a session goes.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Default, Clone, PartialEq, Eq, Deserialize)]
 pub struct Override {
     /// Somewhere else; without it, this bundle's own function.
     pub url: Option<String>,
@@ -59,12 +59,21 @@ impl Profile {
         }
         Self {
             greeting: first(items, "greeting").filter(said),
-            session_constants: first(items, "session_constants"),
+            session_constants: first(items, "session_constants").filter(is_map),
             conversation_assistant_id: first(items, "conversation_assistant_id").filter(said),
             webhooks: webhooks.unwrap_or_default(),
             transfer_message: first(items, "transfer_message").filter(said),
         }
     }
+}
+
+/// The platform takes constants as an object only.
+fn is_map(constants: &Json) -> bool {
+    let is_map = constants.as_str().starts_with('{');
+    if !is_map {
+        tracing::warn!(member = "session_constants", "a member of a profile is no map and is passed over");
+    }
+    is_map
 }
 
 fn first<T: DeserializeOwned>(items: &[ProfileItem], member: &str) -> Option<T> {

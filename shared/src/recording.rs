@@ -9,7 +9,7 @@ use url::Url;
 use crate::instant::Instant;
 
 /// How long a URL is assumed to hold where it does not say.
-const ASSUMED_SECONDS: i64 = 24 * 60 * 60;
+pub(crate) const ASSUMED_SECONDS: i64 = 24 * 60 * 60;
 
 /// A recording that a delivery offers. The URL is a credential: it is in no `Debug` and no log.
 #[derive(Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 
 mod answers;
 mod authentication;
+mod commands;
 mod erasure;
 mod examples;
 mod faults;
@@ -12,4 +13,5 @@ mod logs;
 mod odd_values;
 mod order;
 mod process;
+mod recordings;
 mod units;

@@ -2,17 +2,19 @@
 //! leaves the same items.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use shared::Webhook;
 use shared::webhook::App;
-use shared::{Instant, Webhook};
 use tests::faults::{Fault, Place, When};
 use tests::odd_calls::{Odd, odd_call};
-use tests::{Item, World, read};
+use tests::{Item, World, at, read};
+
+/// Shortly after the odd calls.
+const NOW: &str = "2025-07-16T12:00:00Z";
 
 /// Several instances of every function, each with a cache of its own.
 struct Instances<'a> {
@@ -22,7 +24,7 @@ struct Instances<'a> {
 
 impl<'a> Instances<'a> {
     fn of(world: &'a World, count: usize) -> Self {
-        let instance = |webhook| (webhook, world.instance(webhook, Clone::clone, Arc::new(Instant::now)));
+        let instance = |webhook| (webhook, world.instance(webhook, Clone::clone, at(NOW)));
         let instances = (0..count).map(|_| Webhook::ALL.into_iter().map(instance).collect()).collect();
         Self { world, instances }
     }
@@ -40,7 +42,7 @@ async fn stumble(world: &World, delivery: &Odd, rng: &mut SmallRng) {
     let place = Place::ALL[rng.random_range(0..Place::ALL.len())];
     let when = if rng.random_bool(0.5) { When::Before } else { When::After };
     let fault = Fault::new(place, when, rng.random_range(0..3));
-    let app = world.instance(delivery.webhook, |clients| fault.in_clients(clients), Arc::new(Instant::now));
+    let app = world.instance(delivery.webhook, |clients| fault.in_clients(clients), at(NOW));
     let answer = read(&cli::dev::call(delivery.webhook, &app, world.request(delivery.webhook, &delivery.body)).await);
     assert_eq!(answer.status == 200, !fault.happened(), "{fault:?}: {answer:?}");
 }
@@ -90,7 +92,9 @@ fn seeds() -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn order_repetition_and_failed_attempts_leave_the_same_items() {
-    let (tidy, wild) = (World::new().await, World::new().await);
+    // With a retention, so that what expires when is part of what must agree.
+    let world = async || World::with(&[("RETENTION_DAYS", "365")], at(NOW)).await;
+    let (tidy, wild) = (world().await, world().await);
     let seeds = seeds();
     let (tidy_instances, wild_instances) = (Instances::of(&tidy, 1), Instances::of(&wild, 3));
     stream::iter(&seeds)
@@ -119,7 +123,7 @@ async fn order_repetition_and_failed_attempts_leave_the_same_items() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forty_deliveries_at_once_to_eight_instances_are_all_in_the_call() {
-    let world = World::new().await;
+    let world = World::with(&[], at(NOW)).await;
     let instances = Instances::of(&world, 8);
     let insight = |number: usize| {
         let event = serde_json::json!({ "event_type": format!("type-{number}"), "event_data": { "value": number } });

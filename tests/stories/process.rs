@@ -9,20 +9,9 @@ use cli::endpoints::Endpoints;
 use cli::simulate::calls::{Planned, plan};
 use cli::simulate::check::{check, read};
 use futures_util::{StreamExt, stream};
-use shared::auth::{Secret, vocobase};
+use shared::Instant;
 use shared::storage::{event_key, item_to_call};
-use shared::{Instant, Provider};
 use tests::{LocalProcess, hookswitch, items, text};
-
-async fn post(http: &reqwest::Client, endpoints: &Endpoints, delivery: &Planned) -> bool {
-    let mut request = http.post(&endpoints.functions[delivery.webhook.name()]).body(delivery.body.clone());
-    if delivery.webhook.provider() == Provider::Vocobase {
-        let timestamp = Instant::now().to_string();
-        let signature = vocobase::sign(&Secret::new(&endpoints.vocobase_secret), &timestamp, &delivery.body);
-        request = request.header(vocobase::TIMESTAMP, timestamp).header(vocobase::SIGNATURE, signature);
-    }
-    request.send().await.is_ok_and(|response| response.status().is_success())
-}
 
 /// Delivers everything, 8 at a time, calling `after` with how many were answered 2xx; gives back those.
 async fn load(endpoints: &Endpoints, deliveries: &[Planned], after: impl Fn(usize)) -> Vec<Planned> {
@@ -30,7 +19,7 @@ async fn load(endpoints: &Endpoints, deliveries: &[Planned], after: impl Fn(usiz
     let acknowledged = Mutex::new(Vec::new());
     stream::iter(deliveries)
         .for_each_concurrent(8, async |delivery| {
-            if post(&http, endpoints, delivery).await {
+            if tests::post(&http, endpoints, delivery).await {
                 let count = {
                     let mut acknowledged = acknowledged.lock().expect("no panic while it is held");
                     acknowledged.push(delivery.clone());
@@ -76,7 +65,7 @@ async fn assert_kept(endpoints: &Endpoints, deliveries: &[Planned]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_2xx_survives_kill_9_in_the_middle_of_a_load() {
     let folder = tempfile::tempdir().expect("a folder");
-    let deliveries: Vec<Planned> = plan(7, 60, Instant::now()).into_iter().flatten().collect();
+    let deliveries: Vec<Planned> = plan(7, 60, Instant::now(), &|_| None).into_iter().flatten().collect();
     let process = LocalProcess::start(&["--data", folder.path().to_str().expect("a plain path")]).await;
     let kill_at = deliveries.len() / 2;
     let acknowledged = load(&process.endpoints, &deliveries, |count| {
@@ -106,7 +95,7 @@ async fn stopping_finishes_what_has_begun_and_loses_nothing() {
     for signal in ["TERM", "INT"] {
         let folder = tempfile::tempdir().expect("a folder");
         let arguments = ["--data", folder.path().to_str().expect("a plain path")];
-        let deliveries: Vec<Planned> = plan(8, 40, Instant::now()).into_iter().flatten().collect();
+        let deliveries: Vec<Planned> = plan(8, 40, Instant::now(), &|_| None).into_iter().flatten().collect();
         let mut process = LocalProcess::start(&arguments).await;
         let stop_at = deliveries.len() / 2;
         let acknowledged = load(&process.endpoints, &deliveries, |count| {

@@ -1,8 +1,10 @@
 //! The local run: every function behind the URL it would have, over an embedded DynamoDB and an embedded S3. The
 //! functions are the real ones and talk to the stores with the real SDK over HTTP.
 
+mod http;
 mod server;
 mod stores;
+mod triggers;
 
 pub use server::call;
 
@@ -12,6 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use recording_archiver::Archiver;
+use recording_archiver::source::Sources;
 use shared::config::Lookup;
 use shared::webhook::App;
 use shared::{Clock, Provider, Webhook};
@@ -33,7 +37,7 @@ const REGION: &str = "us-east-1";
 const BUCKET: &str = "hookswitch-recordings";
 
 /// How long running requests may take to finish once it is time to stop. Longer than any function's deadline.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(12);
 
 /// Where the local run keeps what it is sent.
 #[derive(Clone, Debug)]
@@ -54,16 +58,27 @@ pub struct LocalRun {
     pub default_token_secrets: Option<&'static str>,
     stop: watch::Sender<bool>,
     functions: JoinHandle<()>,
+    archiver: Option<JoinHandle<()>>,
     stores: stores::Embedded,
+}
+
+/// What a local run is started with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The functions' port; DynamoDB takes the next, S3 the one after. 0 takes any three that are free.
+    pub port: u16,
+    /// Where things are kept.
+    pub data: Data,
+    /// Whether recordings are fetched, as stream and schedule would have it.
+    pub archive: bool,
 }
 
 /// The functions of this run.
 pub(crate) type Apps = BTreeMap<Webhook, App>;
 
 impl LocalRun {
-    /// Starts it: functions on `port`, DynamoDB on the next, S3 on the one after; port 0 takes any three that are free.
-    /// `lookup` is the environment; `clock` is every function's.
-    pub async fn start(port: u16, data: &Data, lookup: Lookup<'_>, clock: Clock) -> Result<Self, Failure> {
+    /// Starts it. `lookup` is the environment; `clock` is every function's.
+    pub async fn start(setup: &Setup, lookup: Lookup<'_>, clock: Clock) -> Result<Self, Failure> {
         // The configuration first: a bad value must not leave a half-made folder behind.
         let set = |name: &str, default: &str| {
             lookup(name).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
@@ -78,7 +93,11 @@ impl LocalRun {
         let tokens = shared::config::tokens(&with_secrets)?;
         shared::config::signatures(&with_secrets)?;
 
-        let ports = match port {
+        let (hosts, limits) = recording_archiver::rules(lookup)?;
+        let sources = Sources::and_loopback(hosts, limits, recording_archiver::system_lookup());
+        let sources = sources.map_err(|error| Failure(error.to_string()))?;
+
+        let ports = match setup.port {
             0 => [0; 3],
             base => {
                 let last = base
@@ -94,7 +113,7 @@ impl LocalRun {
         let (dynamodb_url, s3_url) = (url(&dynamodb).map_err(unknown)?, url(&s3).map_err(unknown)?);
 
         let (stop, stopped) = watch::channel(false);
-        let stores = stores::Embedded::start(data, dynamodb, s3, (ACCESS_KEY_ID, SECRET_ACCESS_KEY))?;
+        let stores = stores::Embedded::start(&setup.data, dynamodb, s3, (ACCESS_KEY_ID, SECRET_ACCESS_KEY))?;
         let mut found = Stores {
             dynamodb: dynamodb_url,
             s3: s3_url,
@@ -125,6 +144,7 @@ impl LocalRun {
             (Provider::Exotel, Some(token)) => format!("{}?token={token}", own_url(webhook)),
             _ => own_url(webhook),
         };
+        let (found_clients, recordings) = (found.connect()?, found.tables["recordings"].clone());
         let endpoints = Endpoints {
             functions: Webhook::ALL
                 .into_iter()
@@ -133,14 +153,26 @@ impl LocalRun {
             vocobase_secret: vocobase.split(',').next().unwrap_or_default().trim().to_owned(),
             stores: Some(found),
         };
+        let archiver = if setup.archive {
+            let storage = shared::config::Storage::read(&function_lookup)?;
+            let archiver = Archiver::new(storage, found_clients, sources, clock);
+            Some(tokio::spawn(triggers::archive(archiver, stores.database(), recordings, stopped.clone())))
+        } else {
+            None
+        };
         let served = server::serve(functions, apps, endpoints.clone(), stopped);
-        Ok(Self { endpoints, base, default_token_secrets, stop, functions: tokio::spawn(served), stores })
+        Ok(Self { endpoints, base, default_token_secrets, stop, functions: tokio::spawn(served), archiver, stores })
     }
 
     /// Takes no more requests, finishes those that run, then closes the stores.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = tokio::time::timeout(GRACE, self.functions).await;
+        // A copy that is cut short is taken up by the next run: its lease is the archiver's own.
+        if let Some(archiver) = self.archiver {
+            archiver.abort();
+            let _ = archiver.await;
+        }
         self.stores.stop(GRACE).await;
     }
 }

@@ -4,13 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use lambda_http::Body;
 use serde_json::json;
 use shared::Webhook;
@@ -19,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::Apps;
+use super::http::is_local;
 use crate::endpoints::Endpoints;
 
 /// What a function URL takes. Source: AWS Lambda quotas, "Invocation payload", synchronous: 6 MB.
@@ -29,37 +28,27 @@ struct Server {
     endpoints: Endpoints,
 }
 
-pub(super) async fn serve(listener: TcpListener, apps: Apps, endpoints: Endpoints, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: TcpListener, apps: Apps, endpoints: Endpoints, stopped: watch::Receiver<bool>) {
     let server = Arc::new(Server { apps, endpoints });
-    let connections = GracefulShutdown::new();
-    let builder = Builder::new(TokioExecutor::new());
-    loop {
-        let socket = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => socket,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    continue;
-                }
-            },
-            _ = stopped.wait_for(|stop| *stop) => break,
-        };
+    let service = service_fn(move |request| {
         let server = Arc::clone(&server);
-        let answer = service_fn(move |request| {
-            let server = Arc::clone(&server);
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
-        });
-        let connection = builder.serve_connection(TokioIo::new(socket), answer).into_owned();
-        let connection = connections.watch(connection);
-        tokio::spawn(async move { drop(connection.await) });
-    }
-    drop(listener);
-    connections.shutdown().await;
+        async move { Ok::<_, Infallible>(server.answer(request).await) }
+    });
+    super::http::serve(listener, service, stopped).await;
 }
 
 impl Server {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
+        let response = self.route(request, &path).await;
+        if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE) {
+            // Such a request reaches no function, which would log it.
+            tracing::warn!(status = response.status().as_u16(), "a request that no function receives");
+        }
+        response
+    }
+
+    async fn route(&self, request: Request<Incoming>, path: &str) -> Response<Full<Bytes>> {
         let (first, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
         match first {
             "health" => own(request.method(), || json(StatusCode::OK, &json!({ "status": "ok" }))),
@@ -88,13 +77,6 @@ fn own(method: &Method, answer: impl FnOnce() -> Response<Full<Bytes>>) -> Respo
     response
 }
 
-fn is_local(request: &Request<Incoming>) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| request.uri().host()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    matches!(name, "127.0.0.1" | "localhost")
-}
-
 /// Calls a function as its URL would: the whole body at once, the path below the function's own.
 async fn deliver(webhook: Webhook, app: &App, request: Request<Incoming>, path: &str) -> Response<Full<Bytes>> {
     let (mut parts, body) = request.into_parts();
@@ -112,7 +94,9 @@ async fn deliver(webhook: Webhook, app: &App, request: Request<Incoming>, path: 
         Err(_) => return json(StatusCode::BAD_REQUEST, &json!({ "message": "the URL cannot be read" })),
     }
     let request = Request::from_parts(parts, Body::from(body.to_vec()));
-    call(webhook, app, request).await.map(|body| Full::new(Bytes::copy_from_slice(body.as_ref())))
+    // Boxed: the SDK's futures are deep, and the compiler counts.
+    let response = call(webhook, app, request).boxed().await;
+    response.map(|body| Full::new(Bytes::copy_from_slice(body.as_ref())))
 }
 
 /// Calls the function that receives `webhook`.

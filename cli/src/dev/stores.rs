@@ -6,22 +6,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use dynoxide::Database;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use s3s::auth::SimpleAuth;
-use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::Data;
+use super::{Data, http};
 use crate::Failure;
 use crate::endpoints::Stores;
 use crate::template;
 
 /// Both stores, serving.
 pub(super) struct Embedded {
+    database: Database,
     stop: watch::Sender<bool>,
     dynamodb: JoinHandle<()>,
     s3: JoinHandle<()>,
@@ -58,15 +56,30 @@ impl Embedded {
         let mut service = S3ServiceBuilder::new(files);
         service.set_auth(SimpleAuth::from_single(access_key, secret_key));
 
-        let mut until = stopped.clone();
+        // The database itself is behind a guard, on a port that nobody is told.
+        let inner = std::net::TcpListener::bind("127.0.0.1:0").and_then(|inner| {
+            inner.set_nonblocking(true)?;
+            Ok((inner.local_addr()?, TcpListener::from_std(inner)?))
+        });
+        let (behind, inner) = inner.map_err(|error| unusable("database", &error))?;
+        let served = database.clone();
+        let (mut until, guard_until) = (stopped.clone(), stopped.clone());
         let dynamodb = tokio::spawn(async move {
-            let stopped = async move { drop(until.wait_for(|stop| *stop).await) };
-            if let Err(error) = dynoxide::server::serve_with_shutdown(dynamodb, database, stopped).await {
+            let stopped = async move { http::asked(&mut until).await };
+            let served = dynoxide::server::serve_with_shutdown(inner, served, stopped);
+            let (served, ()) =
+                futures_util::future::join(served, http::serve_guarded(dynamodb, behind, guard_until)).await;
+            if let Err(error) = served {
                 tracing::error!(%error, "the local database stopped");
             }
         });
-        let s3 = tokio::spawn(serve_s3(s3, service.build(), stopped));
-        Ok(Self { stop, dynamodb, s3, _lock: lock, _temporary: temporary })
+        let s3 = tokio::spawn(http::serve(s3, service.build(), stopped));
+        Ok(Self { database, stop, dynamodb, s3, _lock: lock, _temporary: temporary })
+    }
+
+    /// The database itself: its streams are read from within.
+    pub(super) fn database(&self) -> Database {
+        self.database.clone()
     }
 
     pub(super) async fn stop(self, grace: Duration) {
@@ -86,24 +99,6 @@ fn claim(folder: &Path) -> Result<File, Failure> {
         Ok(()) => Ok(lock),
         Err(_) => Err(Failure(format!("the folder {shown} is in use by another run: choose another with --data"))),
     }
-}
-
-async fn serve_s3(listener: TcpListener, service: S3Service, mut stopped: watch::Receiver<bool>) {
-    let connections = GracefulShutdown::new();
-    let builder = Builder::new(TokioExecutor::new());
-    loop {
-        let socket = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => socket,
-                Err(_) => continue,
-            },
-            _ = stopped.wait_for(|stop| *stop) => break,
-        };
-        let connection = builder.serve_connection(TokioIo::new(socket), service.clone()).into_owned();
-        let connection = connections.watch(connection);
-        tokio::spawn(async move { drop(connection.await) });
-    }
-    connections.shutdown().await;
 }
 
 /// Creates the tables of the template and the bucket, where they are not there yet; the tables' names.

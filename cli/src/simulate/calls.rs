@@ -35,13 +35,19 @@ const BOT: [&str; 6] = [
 ];
 
 /// The calls of a simulation, platforms in turn, each call's deliveries in the order they happen.
-pub fn plan(seed: u64, calls: u32, start: Instant) -> Vec<Vec<Planned>> {
+///
+/// `recording` gives the URL of a Vocobase call's recording, if it has one.
+pub fn plan(seed: u64, calls: u32, start: Instant, recording: &dyn Fn(&str) -> Option<String>) -> Vec<Vec<Planned>> {
     let call = |number: u32| {
         let mut rng = SmallRng::seed_from_u64(seed ^ (u64::from(number) << 32));
         let id = format!("sim-{seed}-{}-{number}", start.unix_seconds());
         // Calls begin one after another, a few seconds apart.
         let began = start.plus_millis(i64::from(number) * rng.random_range(500..5_000));
-        if number.is_multiple_of(2) { exotel(&mut rng, &id, began) } else { vec![vocobase(&mut rng, &id, began)] }
+        if number.is_multiple_of(2) {
+            exotel(&mut rng, &id, began)
+        } else {
+            vec![vocobase(&mut rng, &id, began, recording(&id).as_deref())]
+        }
     };
     (0..calls).map(call).collect()
 }
@@ -116,7 +122,7 @@ fn exotel(rng: &mut SmallRng, id: &str, began: Instant) -> Vec<Planned> {
     deliveries
 }
 
-fn vocobase(rng: &mut SmallRng, id: &str, began: Instant) -> Planned {
+fn vocobase(rng: &mut SmallRng, id: &str, began: Instant, recording: Option<&str>) -> Planned {
     let mut now = began;
     let mut transcript = Vec::new();
     for turn in 0..rng.random_range(2..40) {
@@ -136,7 +142,7 @@ fn vocobase(rng: &mut SmallRng, id: &str, began: Instant) -> Planned {
             "session_id": id, "agent_id": format!("agent-{}", rng.random_range(1..4)), "agent_name": "Simulated agent",
             "duration_seconds": seconds, "credits_used": f64::from(rng.random_range(1..1_000_u32)) / 100.0,
             "transcript": transcript,
-            "recording_url": format!("https://simulated.s3.amazonaws.com/{id}.wav?X-Amz-Expires=86400&X-Amz-Signature=simulated"),
+            "recording_url": recording,
             "latency": { "min_ms": 300, "max_ms": 1500, "avg_ms": 680 },
             "call": { "call_id": format!("call-{id}"), "from_number": "+14155550100", "to_number": phone(rng),
                 "direction": "outbound", "status": status },

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use sha2::{Digest, Sha256};
+use shared::SessionKey;
 use shared::auth::{Secret, vocobase};
-use shared::call::{Call, Delivery, Segment, Source};
-use shared::storage::{Clients, event_key, item_to_call, item_to_segments};
-use shared::{Instant, SessionKey};
+use shared::call::{Call, Delivery, Field, Segment, Source};
+use shared::storage::{Clients, event_body, event_key, item_to_call, item_to_segments};
+use tokio::time::{Duration, Instant};
 
 use super::calls::Planned;
+use super::recordings::Recordings;
 use crate::Failure;
 use crate::endpoints::Stores;
 
@@ -46,7 +48,7 @@ pub fn read(delivery: &Planned) -> Result<Delivery, Failure> {
     let unreadable = |why: &dyn std::fmt::Display| Failure(format!("a simulated delivery cannot be read: {why}"));
     // Only verified bytes can be read, so they are signed and verified, with a secret of no importance.
     let secret = Secret::new("simulated");
-    let now = Instant::from_unix_seconds(0).ok_or_else(|| unreadable(&"no time"))?;
+    let now = shared::Instant::from_unix_seconds(0).ok_or_else(|| unreadable(&"no time"))?;
     let timestamp = now.to_string();
     let signature = vocobase::sign(&secret, &timestamp, &delivery.body);
     let signatures = vocobase::Signatures { secrets: vec![secret], tolerance_seconds: 1 };
@@ -108,11 +110,21 @@ pub async fn check(
         };
         let call = session.first().and_then(|item| item_to_call(&key, item));
         differ(call.is_some(), "sessions has no such call");
-        differ(call.is_none_or(|call| call == expected.call), "sessions has something else than was sent");
+        differ(
+            call.is_none_or(|call| said(call) == said(expected.call.clone())),
+            "sessions has something else than was sent",
+        );
         let found: BTreeSet<String> = events.iter().map(|item| text(item, "event")).collect();
         let (missing, extra) = (expected.events.difference(&found).count(), found.difference(&expected.events).count());
         differ(missing == 0, &format!("events lacks {missing} deliveries"));
         differ(extra == 0, &format!("events has {extra} deliveries that were not sent"));
+        for item in &events {
+            let body = event_body(clients, item).await.map_err(|error| Failure(error.to_string()))?;
+            let sha256 = hex::encode(Sha256::digest(&body));
+            // The key ends in the digest of what was sent.
+            let same = text(item, "event").ends_with(&sha256[..16]) && text(item, "body_sha256") == sha256;
+            differ(same, "events has another body than was sent");
+        }
         differ(same_transcripts(&expected, &transcripts), "transcripts has something else than was sent");
         let wanted = recordings.first().map(|item| text(item, "wanted"));
         differ(wanted == expected.recording, "recordings has something else than was sent");
@@ -123,6 +135,13 @@ pub async fn check(
         progress();
     }
     Ok(checked)
+}
+
+/// What deliveries say of a call: how far its recording is, the archiver says too.
+fn said(mut call: Call) -> Call {
+    call.fields.remove(&Field::RecordingState);
+    call.fields.remove(&Field::Recording);
+    call
 }
 
 /// Items come in the order of their keys, so that a revision's chunks follow each other.
@@ -145,6 +164,102 @@ fn same_transcripts(expected: &Expected, items: &[Item]) -> bool {
 
 fn text(item: &Item, name: &str) -> String {
     item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default()
+}
+
+/// Waits until every recording of these calls is finished, then compares what is in the bucket with what was served.
+/// `progress` hears how many are finished. Gives up once nothing has finished for `patience`.
+pub async fn check_recordings(
+    deliveries: &[Planned],
+    served: &Recordings,
+    clients: &Clients,
+    stores: &Stores,
+    patience: Duration,
+    mut progress: impl FnMut(u64),
+) -> Result<Archived, Failure> {
+    let mut waiting = Vec::new();
+    for planned in deliveries {
+        let delivery = read(planned)?;
+        if delivery.recording.is_some() && !waiting.contains(&delivery.call.key) {
+            waiting.push(delivery.call.key);
+        }
+    }
+    let mut archived = Archived::default();
+    let mut last_news = Instant::now();
+    while !waiting.is_empty() {
+        let mut still = Vec::new();
+        for key in waiting {
+            let job = query(clients, &stores.tables["recordings"], &key).await?.pop().unwrap_or_default();
+            match text(&job, "state").as_str() {
+                "archived" => {
+                    let session = query(clients, &stores.tables["sessions"], &key).await?.pop().unwrap_or_default();
+                    let uri = format!("s3://{}/{}", stores.bucket, text(&job, "s3_key"));
+                    let (length, sha256) = served.expected(key.id());
+                    let (found_length, found_sha256) = object(clients, stores, &text(&job, "s3_key")).await?;
+                    let mut differ = |same: bool, what: &str| {
+                        if !same {
+                            archived.differences.push(format!("{key}: {what}"));
+                        }
+                    };
+                    differ(
+                        (found_length, &found_sha256) == (length, &sha256),
+                        "the bucket has other bytes than were served",
+                    );
+                    differ(text(&job, "sha256") == sha256, "the recording's job names another SHA-256");
+                    differ(!job.contains_key("source_url"), "the recording's job still has its URL");
+                    differ(text(&session, "recording") == uri, "the call does not say where its recording is");
+                    differ(
+                        text(&session, "recording_state") == "archived",
+                        "the call does not say that its recording is archived",
+                    );
+                    archived.recordings += 1;
+                    archived.bytes += found_length;
+                }
+                state @ ("expired" | "rejected" | "failed") => {
+                    archived.differences.push(format!("{key}: the recording is {state}: {}", text(&job, "last_error")));
+                }
+                _ => {
+                    still.push(key);
+                    continue;
+                }
+            }
+            last_news = Instant::now();
+            progress(1);
+        }
+        waiting = still;
+        if last_news.elapsed() > patience {
+            let late = waiting.drain(..).map(|key| format!("{key}: the recording is not archived yet"));
+            archived.differences.extend(late);
+        }
+        if !waiting.is_empty() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    Ok(archived)
+}
+
+/// Recordings in the bucket, and where they are not what was served.
+#[derive(serde::Serialize, Default, Debug)]
+pub struct Archived {
+    /// Archived.
+    pub recordings: usize,
+    /// In all.
+    pub bytes: u64,
+    /// One line for each difference, naming the call.
+    pub differences: Vec<String>,
+}
+
+/// The length and SHA-256 of an object.
+async fn object(clients: &Clients, stores: &Stores, key: &str) -> Result<(u64, String), Failure> {
+    let unreadable = |error: &dyn std::fmt::Display| Failure(format!("the recording {key} cannot be read: {error}"));
+    let output = clients.s3.get_object().bucket(&stores.bucket).key(key).send().await;
+    let mut body = output.map_err(|error| unreadable(&aws_sdk_s3::error::DisplayErrorContext(error)))?.body;
+    let (mut length, mut hash) = (0, Sha256::new());
+    while let Some(bytes) = body.next().await {
+        let bytes = bytes.map_err(|error| unreadable(&error))?;
+        length += bytes.len() as u64;
+        hash.update(&bytes);
+    }
+    Ok((length, hex::encode(hash.finalize())))
 }
 
 async fn query(clients: &Clients, table: &str, key: &SessionKey) -> Result<Vec<Item>, Failure> {

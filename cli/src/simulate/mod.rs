@@ -3,6 +3,7 @@
 
 pub mod calls;
 pub mod check;
+pub mod recordings;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -21,9 +22,10 @@ use shared::{Instant, Provider};
 use tokio::time;
 
 use self::calls::{Planned, plan};
-use self::check::Checked;
+use self::check::{Archived, Checked};
+use self::recordings::Recordings;
 use crate::endpoints::Endpoints;
-use crate::{Failure, http_client};
+use crate::{Failure, http_client, target};
 
 /// Play whole calls of both platforms and check that the tables hold exactly what was sent.
 #[derive(clap::Args, Clone)]
@@ -31,6 +33,7 @@ use crate::{Failure, http_client};
 Examples:
   hookswitch simulate                                      ten calls to the local run on port 9000
   hookswitch simulate --calls 500 --shuffle --duplicate 0.3
+  hookswitch simulate --recording-mb 20 --break 0.5        large recordings over connections that break
   hookswitch simulate --rate 50 --json                     fifty deliveries a second, the summary as JSON
   hookswitch simulate --endpoints staging.json             a deployed bundle
 
@@ -54,6 +57,12 @@ pub struct Options {
     /// The share of deliveries, from 0 to 1, that come twice.
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
     pub duplicate: f64,
+    /// The length of each Vocobase call's recording, in megabytes; 0 for none. Only the local run can fetch them.
+    #[arg(long, value_name = "MB", default_value_t = 0.1, value_parser = megabytes)]
+    pub recording_mb: f64,
+    /// The share of connections, from 0 to 1, that break while a recording is fetched.
+    #[arg(long = "break", value_name = "P", default_value_t = 0.0, value_parser = share)]
+    pub breaks: f64,
     /// The port of the local run.
     #[arg(long, default_value_t = 9000)]
     pub port: u16,
@@ -76,6 +85,10 @@ fn positive(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "not a rate from 0.001 to 1000000".to_owned())
 }
 
+fn megabytes(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|mb| (0.0..=4096.0).contains(mb)).ok_or_else(|| "not a number from 0 to 4096".to_owned())
+}
+
 /// What came of a simulation.
 #[derive(Serialize)]
 pub struct Summary {
@@ -95,6 +108,15 @@ pub struct Summary {
     pub latency_ms: Latency,
     /// What the tables hold; absent where they cannot be looked into.
     pub tables: Option<Checked>,
+    /// What became of the recordings; absent where there were none.
+    pub recordings: Option<Archived>,
+}
+
+impl Summary {
+    fn differences(&self) -> impl Iterator<Item = &String> {
+        let tables = self.tables.iter().flat_map(|tables| &tables.differences);
+        tables.chain(self.recordings.iter().flat_map(|recordings| &recordings.differences))
+    }
 }
 
 /// Milliseconds.
@@ -108,6 +130,8 @@ pub struct Latency {
     pub p99: f64,
 }
 
+/// How long nothing may happen before recordings are given up: longer than the archiver's first wait after a failure.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Deliveries under way at once.
 const PARALLEL: usize = 16;
 /// A delivery that is not answered 2xx is made again, as the platforms do.
@@ -124,36 +148,24 @@ pub async fn run(options: &Options, mut out: impl Write) -> Result<(), Failure> 
     } else {
         write!(out, "{summary}")
     };
-    let differences = summary.tables.as_ref().map_or(0, |tables| tables.differences.len());
+    let differences = summary.differences().count();
     match (summary.given_up, differences) {
         (0, 0) => Ok(()),
-        (0, _) => Err(Failure(format!("the tables differ from what was sent in {differences} places"))),
+        (0, _) => Err(Failure(format!("tables or bucket differ from what was sent in {differences} places"))),
         (given_up, _) => Err(Failure(format!("{given_up} deliveries were never answered 2xx"))),
     }
 }
 
 async fn find(options: &Options) -> Result<Endpoints, Failure> {
-    let (whence, text) = if let Some(file) = &options.endpoints {
-        let text = std::fs::read_to_string(file);
-        (
-            file.display().to_string(),
-            text.map_err(|error| Failure(format!("{} cannot be read: {error}", file.display())))?,
-        )
-    } else {
-        let url = format!("http://127.0.0.1:{}/endpoints", options.port);
-        let unreachable = |_| Failure(format!("nothing answers at {url}: start the local run with `cargo dev`"));
-        let response = http_client()?.get(&url).send().await.map_err(unreachable)?;
-        (url.clone(), response.text().await.map_err(unreachable)?)
-    };
-    // What is wrong, not what it says: it holds tokens.
-    serde_json::from_str(&text).map_err(|error| {
-        Failure(format!(
-            "{whence} is no endpoints file: {:?} at line {} column {}",
-            error.classify(),
-            error.line(),
-            error.column()
-        ))
-    })
+    let Some(file) = &options.endpoints else { return target::local(options.port).await };
+    let text = std::fs::read_to_string(file);
+    let text = text.map_err(|error| Failure(format!("{} cannot be read: {error}", file.display())))?;
+    target::read(&file.display().to_string(), &text)
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked when it was read")]
+fn bytes(megabytes: f64) -> u64 {
+    (megabytes * 1_000_000.0) as u64
 }
 
 /// What is heard while deliveries are made.
@@ -169,14 +181,26 @@ struct Heard {
 pub async fn play(options: &Options, seed: u64, endpoints: &Endpoints) -> Result<Summary, Failure> {
     let now = Instant::now();
     let start = Instant::from_unix_seconds(now.unix_seconds()).unwrap_or(now);
-    let plans = plan(seed, options.calls, start);
+    // A deployed archiver cannot reach this machine, and must not.
+    let served = match &endpoints.stores {
+        Some(_) if options.recording_mb > 0.0 => {
+            Some(Recordings::serve(bytes(options.recording_mb), options.breaks).await?)
+        }
+        _ => None,
+    };
+    let url = |id: &str| Some(served.as_ref()?.url(id, now.plus_seconds(24 * 60 * 60)));
+    let plans = plan(seed, options.calls, start, &url);
     let sent: Vec<Planned> = plans.iter().flatten().cloned().collect();
     let lanes = lanes(plans, options, &mut SmallRng::seed_from_u64(seed));
     let deliveries: usize = lanes.iter().map(Vec::len).sum();
 
     let bar = progress(deliveries, "deliveries");
     let heard = Mutex::new(Heard::default());
-    let every = options.rate.map(|rate| tokio::sync::Mutex::new(time::interval(Duration::from_secs_f64(1.0 / rate))));
+    let every = options.rate.map(|rate| {
+        let mut every = time::interval(Duration::from_secs_f64(1.0 / rate));
+        every.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        tokio::sync::Mutex::new(every)
+    });
     let http = http_client()?;
     stream::iter(lanes)
         .for_each_concurrent(PARALLEL, async |lane| {
@@ -194,9 +218,17 @@ pub async fn play(options: &Options, seed: u64, endpoints: &Endpoints) -> Result
         .await;
     bar.finish_and_clear();
 
+    let mut recordings = None;
     let tables = match &endpoints.stores {
         None => None,
         Some(stores) => {
+            if let Some(served) = &served {
+                let bar = progress(options.calls.div_euclid(2) as usize, "recordings archived");
+                let clients = stores.connect()?;
+                let news = |count| bar.inc(count);
+                recordings = Some(check::check_recordings(&sent, served, &clients, stores, PATIENCE, news).await?);
+                bar.finish_and_clear();
+            }
             let bar = progress(usize::try_from(options.calls).unwrap_or(usize::MAX), "calls checked");
             let checked = check::check(&sent, &stores.connect()?, stores, || bar.inc(1)).await?;
             bar.finish_and_clear();
@@ -211,7 +243,7 @@ pub async fn play(options: &Options, seed: u64, endpoints: &Endpoints) -> Result
         p99: percentile(&heard.millis, 99),
     };
     let Heard { statuses, retries, given_up, .. } = heard;
-    Ok(Summary { seed, calls: options.calls, deliveries, retries, given_up, statuses, latency_ms, tables })
+    Ok(Summary { seed, calls: options.calls, deliveries, retries, given_up, statuses, latency_ms, tables, recordings })
 }
 
 /// Where an answer sends the session's other webhooks. What leads elsewhere than to the bundle is left out: a profile's
@@ -311,19 +343,20 @@ impl std::fmt::Display for Summary {
         let Some(tables) = &self.tables else {
             return writeln!(f, "tables      not looked into: the endpoints do not say where they are");
         };
-        let Checked { sessions, events, transcript_items, recordings, differences } = tables;
+        let Checked { sessions, events, transcript_items, recordings, .. } = tables;
         writeln!(
             f,
             "tables      {sessions} calls, {events} events, {transcript_items} transcript items, {recordings} recordings"
         )?;
-        for difference in differences {
-            writeln!(f, "difference  {difference}")?;
+        if let Some(Archived { recordings, bytes, .. }) = &self.recordings {
+            writeln!(f, "bucket      {recordings} recordings, {bytes} bytes")?;
         }
-        writeln!(
-            f,
-            "            {}",
-            if differences.is_empty() { "exactly what was sent" } else { "NOT what was sent" }
-        )
+        let mut same = "exactly what was sent";
+        for difference in self.differences() {
+            writeln!(f, "difference  {difference}")?;
+            same = "NOT what was sent";
+        }
+        writeln!(f, "            {same}")
     }
 }
 
@@ -353,8 +386,9 @@ mod tests {
     #[test]
     fn the_same_seed_plays_the_same_calls() {
         let start = Instant::parse("2026-03-15T14:30:00Z").unwrap();
-        let bodies =
-            |seed| plan(seed, 4, start).into_iter().flatten().map(|delivery| delivery.body).collect::<Vec<_>>();
+        let bodies = |seed| {
+            plan(seed, 4, start, &|_| None).into_iter().flatten().map(|delivery| delivery.body).collect::<Vec<_>>()
+        };
         assert_eq!(bodies(7), bodies(7));
         assert_ne!(bodies(7), bodies(8));
     }

@@ -111,8 +111,8 @@ fn turn(transcript: wire::Transcript, bot: Option<&str>) -> Option<Turn> {
         (None, Some(false)) => "in_progress".to_owned(),
         (None, _) => "completed".to_owned(),
     };
-    let digest = short_digest(spoken(&segments, &status).as_bytes());
-    let first_start = segments.iter().filter_map(|segment| segment.start).min();
+    let digest = short_digest(spoken(&segments).as_bytes());
+    let first_start = segments.iter().filter_map(|segment| segment.start.or(segment.end)).min();
     let place = match (transcript.sequence, first_start) {
         (Some(sequence), _) => format!("{sequence:06}"),
         (None, Some(start)) => format!("t{}", start.unix_micros()),
@@ -123,7 +123,7 @@ fn turn(transcript: wire::Transcript, bot: Option<&str>) -> Option<Turn> {
     let length: usize =
         segments.iter().filter_map(|segment| segment.text.as_ref()).map(|text| text.chars().count()).sum();
     let rank = format!(
-        "{}#{}#{length:09}#{digest}",
+        "{}#{}#{length:09}#{digest}#{status}",
         u8::from(status == "completed"),
         last_end.map_or_else(|| "-".to_owned(), |end| end.to_string()),
     );
@@ -131,8 +131,8 @@ fn turn(transcript: wire::Transcript, bot: Option<&str>) -> Option<Turn> {
 }
 
 /// Everything that distinguishes one accumulation of a turn from another.
-fn spoken(segments: &[Segment], status: &str) -> String {
-    let mut text = format!("{status:?}");
+fn spoken(segments: &[Segment]) -> String {
+    let mut text = String::new();
     for Segment { speaker, text: said, start, end, .. } in segments {
         let _ = write!(text, "{speaker:?}{said:?}{start:?}{end:?}");
     }

@@ -66,7 +66,7 @@ pub(super) fn read(sent: wire::SessionCompleted, body: &[u8], source: Source) ->
     call.say(Field::AnsweredBy, at, telephone.answered_by);
     call.say(Field::Variables, at, session.variables.map(Json::into_string));
     call.say(Field::Extraction, at, session.extraction.map(Json::into_string));
-    let recording = session.recording_url.map(|url| Wanted::new(url, at));
+    let recording = session.recording_url.map(|url| Wanted::new(url, at.or(started_at)));
     // Before everything that the archiver will say of it.
     call.say(Field::RecordingState, None, recording.as_ref().map(|_| "pending".to_owned()));
     Ok(Delivery {

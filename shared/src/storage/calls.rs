@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 
 use super::attributes::{Item, n, number_or_text, s, text};
-use super::{CACHE_FOR, Cached, Store, StoreError};
-use crate::call::{Call, Field, Kind, Said, State};
+use super::{CACHE_FOR_MILLIS, Cached, Store, StoreError};
+use crate::call::{Call, Field, Kind, Said, State, decimal};
 use crate::instant::Instant;
 use crate::session::{Provider, SessionKey};
 
@@ -34,9 +34,9 @@ pub(super) enum Merged {
 
 impl Store {
     /// The call as last acknowledged: from this instance's cache, or read.
-    pub(super) async fn call_as_seen(&self, key: &SessionKey) -> Result<Option<Cached>, StoreError> {
+    pub(super) async fn call_as_seen(&self, key: &SessionKey, now: Instant) -> Result<Option<Cached>, StoreError> {
         let cached = self.cache.lock().ok().and_then(|mut cache| cache.get(key).cloned());
-        if let Some(cached) = cached.filter(|cached| cached.read_at.elapsed() < CACHE_FOR) {
+        if let Some(cached) = cached.filter(|cached| now.millis_since(cached.seen_at).abs() < CACHE_FOR_MILLIS) {
             return Ok(Some(cached));
         }
         let read = self
@@ -47,7 +47,7 @@ impl Store {
             .key("session", s(key.as_str()))
             .consistent_read(true);
         let output = read.send().await.map_err(|error| StoreError::from_sdk("a read of the call", &error))?;
-        Ok(output.item.and_then(|item| self.remember(key, &item)))
+        Ok(output.item.and_then(|item| self.remember(key, &item, now)))
     }
 
     /// Joins `said` into the stored call.
@@ -68,7 +68,7 @@ impl Store {
             }
             match self.swap_call(seen.as_ref(), &next, received_at).await? {
                 None => return Ok(Merged::Changed),
-                Some(newer) => seen = self.remember(&said.key, &newer),
+                Some(newer) => seen = self.remember(&said.key, &newer, received_at),
             }
             if attempt > 2 {
                 // Many writers at once: spread them out by a hash of what each has to say.
@@ -112,9 +112,8 @@ impl Store {
                 .expression_attribute_names(format!("#n{index}"), name)
                 .expression_attribute_values(format!(":v{index}"), value.clone());
         }
-        if seen.is_none()
-            && let Some(expiry) = self.expiry(next.started_at, received_at)
-        {
+        let began_otherwise = seen.is_none_or(|seen| seen.call.started_at != next.started_at);
+        if began_otherwise && let Some(expiry) = self.expiry(next.started_at, received_at) {
             expression.push_str(", expires_at = :expires_at");
             update = update.expression_attribute_values(":expires_at", n(expiry));
         }
@@ -124,7 +123,7 @@ impl Store {
         }
         match update.update_expression(expression).send().await {
             Ok(_) => {
-                self.cache_call(next.clone(), merged);
+                self.cache_call(next.clone(), merged, received_at);
                 Ok(None)
             }
             Err(SdkError::ServiceError(error)) => match error.err() {
@@ -138,13 +137,13 @@ impl Store {
     }
 
     /// Caches an item that was read; `None` if there is none.
-    fn remember(&self, key: &SessionKey, item: &Item) -> Option<Cached> {
+    fn remember(&self, key: &SessionKey, item: &Item, now: Instant) -> Option<Cached> {
         let call = item_to_call(key, item)?;
-        Some(self.cache_call(call, text(item, "merged").unwrap_or_default().to_owned()))
+        Some(self.cache_call(call, text(item, "merged").unwrap_or_default().to_owned(), now))
     }
 
-    fn cache_call(&self, call: Call, merged: String) -> Cached {
-        let cached = Cached { call, merged, read_at: tokio::time::Instant::now() };
+    fn cache_call(&self, call: Call, merged: String, seen_at: Instant) -> Cached {
+        let cached = Cached { call, merged, seen_at };
         if let Ok(mut cache) = self.cache.lock() {
             cache.put(cached.call.key.clone(), cached.clone());
         }
@@ -243,7 +242,8 @@ pub fn item_to_call(key: &SessionKey, item: &Item) -> Option<Call> {
         }
         let Some(value) = text(item, field.name()) else { continue };
         let at = text(earlier, field.name()).map_or(latest, Instant::parse);
-        call.fields.insert(field, Said { at, value: value.to_owned() });
+        let value = if field.kind() == Kind::Number { decimal(value) } else { value.to_owned() };
+        call.fields.insert(field, Said { at, value });
     }
     if let Some(AttributeValue::M(insights)) = item.get("insights") {
         call.insights = insights.iter().filter_map(insight).collect::<BTreeMap<_, _>>();

@@ -39,7 +39,7 @@ pub fn connect(lookup: Lookup<'_>) -> Result<Clients, ConfigError> {
         None,
         "environment",
     ));
-    let http = http_client()?;
+    let http = https()?;
     // One attempt is short and there are several: a lost packet must not cost the platform's whole patience.
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(1))
@@ -73,7 +73,8 @@ pub fn connect(lookup: Lookup<'_>) -> Result<Clients, ConfigError> {
     })
 }
 
-fn http_client() -> Result<SharedHttpClient, ConfigError> {
+/// HTTPS as every client here speaks it.
+pub fn https() -> Result<SharedHttpClient, ConfigError> {
     let roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
     let tls = TlsContext::builder().with_trust_store(roots).build();
     let tls = tls.map_err(|_| ConfigError::Bad("the built-in certificates", "cannot be read"))?;

@@ -6,8 +6,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::primitives::ByteStream;
 use sha2::{Digest, Sha256};
 
-use super::attributes::{Item, b, gzip, n, s};
-use super::{Store, StoreError};
+use super::attributes::{Item, b, gunzip, gzip, n, s};
+use super::{Clients, Store, StoreError};
 use crate::auth::Verified;
 use crate::call::{Delivery, Source};
 use crate::instant::Instant;
@@ -151,6 +151,27 @@ impl Store {
         put.send().await.map_err(|error| StoreError::from_sdk("the body", &error))?;
         Ok(s(format!("s3://{}/{key}", self.bucket)))
     }
+}
+
+/// The body of an item of the `events` table, wherever it is kept.
+///
+/// # Errors
+/// When the bucket cannot be read, or the body is not as it was put.
+pub async fn event_body(clients: &Clients, item: &Item) -> Result<Vec<u8>, StoreError> {
+    let damaged = || StoreError::Unavailable { what: "a read of the body", code: "not as it was put".to_owned() };
+    let packed = match (item.get("body"), item.get("body_gz"), item.get("body_s3")) {
+        (Some(AttributeValue::S(text)), ..) => return Ok(text.clone().into_bytes()),
+        (_, Some(AttributeValue::B(packed)), _) => packed.clone().into_inner(),
+        (.., Some(AttributeValue::S(uri))) => {
+            let place = uri.strip_prefix("s3://").and_then(|place| place.split_once('/'));
+            let (bucket, key) = place.ok_or_else(damaged)?;
+            let read = clients.s3.get_object().bucket(bucket).key(key).send().await;
+            let read = read.map_err(|error| StoreError::from_sdk("a read of the body", &error))?;
+            read.body.collect().await.map_err(|_| damaged())?.to_vec()
+        }
+        _ => return Err(damaged()),
+    };
+    gunzip(&packed).map_err(|_| damaged())
 }
 
 #[cfg(test)]

@@ -7,26 +7,30 @@ mod attributes;
 mod calls;
 mod clients;
 mod events;
+mod jobs;
 mod profiles;
 mod recordings;
 mod transcripts;
+mod uploads;
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use lru::LruCache;
 
 pub use calls::{BY_CONTACT, BY_DAY, DAY_SHARDS, item_to_call};
-pub use clients::{Clients, connect};
-pub use events::{BODIES, event_key};
+pub use clients::{Clients, connect, https};
+pub use events::{BODIES, event_body, event_key};
+pub use jobs::{Archived, Claimed, Next};
 pub use profiles::ProfileItem;
 pub use recordings::UNFINISHED;
 pub use transcripts::item_to_segments;
+pub use uploads::Part;
 
 use crate::auth::Verified;
 use crate::call::{Call, Delivery, Source, State};
+use crate::config::Storage;
 use crate::instant::Instant;
 use crate::session::{SessionKey, Webhook};
 
@@ -59,7 +63,7 @@ pub enum Kept {
 }
 
 /// Why something could not be kept.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The store will never take this value: a repetition cannot help.
     #[error("the store refuses {0}")]
@@ -92,7 +96,9 @@ impl StoreError {
 
 /// How long a call's cached copy saves a read, and so how long after a call is marked as erased an instance may still
 /// store a delivery of it: an eraser marks, waits for this and a function's deadline, and then deletes.
-pub const CACHE_FOR: Duration = Duration::from_secs(10);
+///
+/// By the wall clock: a monotonic one stands still while Lambda freezes an instance.
+pub const CACHE_FOR_MILLIS: i64 = 10_000;
 const CACHED_CALLS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
 /// The tables and the bucket.
@@ -110,12 +116,13 @@ struct Cached {
     call: Call,
     /// The item's own `merged`, which the next write is conditional on.
     merged: String,
-    read_at: tokio::time::Instant,
+    seen_at: Instant,
 }
 
 impl Store {
-    /// A store over real clients. `retention_days`: `None` keeps everything for ever.
-    pub fn new(clients: Clients, tables: Tables, bucket: String, retention_days: Option<i64>) -> Self {
+    /// A store over real clients.
+    pub fn new(clients: Clients, storage: Storage) -> Self {
+        let Storage { tables, bucket, retention_days } = storage;
         Self { clients, tables, bucket, retention_days, cache: Mutex::new(LruCache::new(CACHED_CALLS)) }
     }
 
@@ -129,7 +136,7 @@ impl Store {
         received_at: Instant,
     ) -> Result<Kept, StoreError> {
         let key = &delivery.call.key;
-        let seen = self.call_as_seen(key).await?;
+        let seen = self.call_as_seen(key, received_at).await?;
         if seen.as_ref().is_some_and(|seen| seen.call.state == State::Erased) {
             return Ok(Kept::Erased);
         }
@@ -152,7 +159,12 @@ impl Store {
         };
         let (call, turns, recording) =
             futures_util::future::join3(call, self.put_turns(delivery, received_at), recording).await;
-        // All three have ended: an answer must not race with a write that is still under way.
+        // A failure that a repetition mends comes before a refusal, or the repetition would never come.
+        let failed = [call.as_ref().err(), turns.as_ref().err(), recording.as_ref().err()];
+        let mendable = failed.into_iter().flatten().find(|error| matches!(error, StoreError::Unavailable { .. }));
+        if let Some(error) = mendable {
+            return Err(error.clone());
+        }
         let (call, turns, recording) = (call?, turns?, recording?);
         Ok(match (event_is_new, call, turns || recording) {
             (_, calls::Merged::Erased, _) => Kept::Erased,

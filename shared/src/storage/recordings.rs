@@ -7,13 +7,13 @@ use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
 use super::attributes::{Item, n, s, text};
 use super::{Store, StoreError};
 use crate::instant::Instant;
-use crate::recording::{Job, State, Wanted};
+use crate::recording::{ASSUMED_SECONDS, Job, State, Wanted};
 use crate::session::SessionKey;
 
 /// The sparse index of jobs to be done: `unfinished` (a shard) and `source_expires_at`.
 pub const UNFINISHED: &str = "unfinished";
 
-const SHARDS: u8 = 4;
+pub(super) const SHARDS: u8 = 4;
 const MAX_ATTEMPTS: u32 = 16;
 
 impl Store {
@@ -52,11 +52,10 @@ impl Store {
         wanted: &Wanted,
         received_at: Instant,
     ) -> Result<Option<Item>, StoreError> {
-        const ASSUMED_SECONDS: i64 = 24 * 60 * 60;
-        let shard = key.as_str().bytes().fold(0_u8, u8::wrapping_add) % SHARDS;
         let source_expires_at = next.expires_at.unwrap_or_else(|| received_at.plus_seconds(ASSUMED_SECONDS));
         let mut set = "SET #state = :state, wanted = :wanted, #source = :source, source_url = :source_url, \
-                       source_expires_at = :source_expires_at"
+                       source_expires_at = :source_expires_at, \
+                       received_at = if_not_exists(received_at, :received_at)"
             .to_owned();
         let mut update = self
             .clients
@@ -70,17 +69,20 @@ impl Store {
             .expression_attribute_values(":wanted", s(&next.wanted))
             .expression_attribute_values(":source", s(&next.source))
             .expression_attribute_values(":source_url", s(&wanted.url))
+            .expression_attribute_values(":received_at", s(received_at.to_string()))
             .expression_attribute_values(":source_expires_at", s(source_expires_at.to_string()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         if next.state == State::Pending {
             set.push_str(", unfinished = :shard");
-            update = update.expression_attribute_values(":shard", s(shard.to_string()));
+            update = update.expression_attribute_values(":shard", s(shard(key)));
         }
-        if seen.is_none()
-            && let Some(expiry) = self.expiry(None, received_at)
-        {
+        if let Some(expiry) = self.expiry(Some(source_expires_at), received_at) {
             set.push_str(", expires_at = :expires_at");
             update = update.expression_attribute_values(":expires_at", n(expiry));
+        }
+        if next.state == State::Pending && seen.is_some() {
+            // A new URL is a new beginning.
+            set.push_str(" REMOVE attempts, next_attempt_at, last_error");
         }
         update = match seen {
             None => update.condition_expression("attribute_not_exists(wanted)"),
@@ -100,6 +102,11 @@ impl Store {
             Err(error) => Err(StoreError::from_sdk("the recording", &error)),
         }
     }
+}
+
+/// The job's key in the index of what is unfinished.
+pub(super) fn shard(key: &SessionKey) -> String {
+    (key.as_str().bytes().fold(0_u8, u8::wrapping_add) % SHARDS).to_string()
 }
 
 fn job(item: &Item) -> Option<Job> {

@@ -5,7 +5,7 @@ use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
 use super::attributes::{Item, b, gunzip, gzip, n, number_or_text, s, text};
 use super::{Store, StoreError};
@@ -35,7 +35,9 @@ impl Store {
             ]);
             let pack = size(&turn.segments) > PACK_ABOVE_BYTES;
             put_segments(&mut item, &turn.segments, pack);
-            if let Some(expiry) = self.expiry(delivery.call.started_at, received_at) {
+            // By the turn alone: the same turn may come in deliveries that disagree about the call.
+            let began = turn.segments.iter().filter_map(|segment| segment.start.or(segment.end)).min();
+            if let Some(expiry) = self.expiry(began, received_at) {
                 item.insert("expires_at".into(), n(expiry));
             }
             let put = self
@@ -84,7 +86,7 @@ impl Store {
     }
 }
 
-/// Sends conditional puts side by side; whether any of them was needed.
+/// Sends conditional puts side by side, all of them even if some fail; whether any was needed.
 async fn put_all(what: &'static str, puts: Vec<PutItemFluentBuilder>) -> Result<bool, StoreError> {
     let put = async |put: PutItemFluentBuilder| match put.send().await {
         Ok(_) => Ok(true),
@@ -95,8 +97,18 @@ async fn put_all(what: &'static str, puts: Vec<PutItemFluentBuilder>) -> Result<
         }
         Err(error) => Err(StoreError::from_sdk(what, &error)),
     };
-    let done: Vec<bool> = stream::iter(puts).map(put).buffer_unordered(PARALLEL_PUTS).try_collect().await?;
-    Ok(done.contains(&true))
+    let done: Vec<Result<bool, StoreError>> =
+        stream::iter(puts).map(put).buffer_unordered(PARALLEL_PUTS).collect().await;
+    let (mut needed, mut refused) = (false, None);
+    for done in done {
+        match done {
+            Ok(new) => needed |= new,
+            // What a repetition mends comes first, or the repetition would never come.
+            Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+            Err(error) => refused = Some(error),
+        }
+    }
+    refused.map_or(Ok(needed), Err)
 }
 
 /// Bytes of speech and what comes with it, roughly as `DynamoDB` counts them.

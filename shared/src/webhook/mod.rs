@@ -44,7 +44,7 @@ impl App {
 
     /// Builds it from its parts.
     pub fn new(config: Config, clients: Clients, clock: Clock) -> Self {
-        let store = Store::new(clients, config.tables.clone(), config.bucket.clone(), config.retention_days);
+        let store = Store::new(clients, config.storage.clone());
         Self { config, store, clock }
     }
 

@@ -31,7 +31,8 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 
 /// An instant as [`Instant::parse`] reads it; anything else is `None`.
 fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
-    Ok(text(deserializer)?.and_then(|text| Instant::parse(&text)))
+    // Zero is how some clocks say that they do not know.
+    Ok(text(deserializer)?.and_then(|text| Instant::parse(&text)).filter(|at| at.unix_micros() > 0))
 }
 
 /// A JSON number with its own digits, also when it comes as text; anything else is `None`.
@@ -50,9 +51,13 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::E
     Ok(text(deserializer)?.and_then(|text| text.parse().ok()))
 }
 
-/// Any JSON that says something.
+/// Any JSON that says something; an object or a list may also come as its text.
 fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
-    Ok(Some(Json::deserialize(deserializer)?).filter(|json| !json.is_empty()))
+    let json = Json::deserialize(deserializer)?;
+    let inner = serde_json::from_str::<String>(json.as_str()).ok();
+    let inner = inner.filter(|text| text.trim_start().starts_with(['{', '[']));
+    let json = inner.and_then(|text| Json::parse(&text).ok()).unwrap_or(json);
+    Ok(Some(json).filter(|json| !json.is_empty()))
 }
 
 /// A list of objects; `null` is an empty one.

@@ -1,0 +1,105 @@
+//! Which bundle a command looks into: the local run, or a deployed stack.
+
+use std::collections::BTreeMap;
+
+use aws_config::BehaviorVersion;
+use shared::config::Storage;
+use shared::storage::{Clients, Tables, https};
+
+use crate::endpoints::Endpoints;
+use crate::{Failure, http_client, template};
+
+/// Where to look.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Target {
+    /// The port of the local run.
+    #[arg(long, default_value_t = 9000)]
+    pub port: u16,
+    /// A deployed stack instead, with credentials and region as the AWS CLI finds them.
+    #[arg(long, value_name = "NAME", conflicts_with = "port")]
+    pub stack: Option<String>,
+}
+
+/// A bundle's stores.
+pub struct Opened {
+    /// Clients for them.
+    pub clients: Clients,
+    /// `events` → `hookswitch-events` and so on.
+    pub tables: BTreeMap<String, String>,
+}
+
+impl Target {
+    /// Finds the stores.
+    pub async fn open(&self) -> Result<Opened, Failure> {
+        match &self.stack {
+            Some(stack) => open_stack(stack).await,
+            None => {
+                let endpoints = local(self.port).await?;
+                let stores = endpoints
+                    .stores
+                    .ok_or_else(|| Failure("the local run does not say where its stores are".to_owned()))?;
+                Ok(Opened { clients: stores.connect()?, tables: stores.tables })
+            }
+        }
+    }
+}
+
+/// What the local run says of itself.
+pub async fn local(port: u16) -> Result<Endpoints, Failure> {
+    let url = format!("http://127.0.0.1:{port}/endpoints");
+    let unreachable = |_| Failure(format!("nothing answers at {url}: start the local run with `cargo dev`"));
+    let response = http_client()?.get(&url).send().await.map_err(unreachable)?;
+    read(&url, &response.text().await.map_err(unreachable)?)
+}
+
+/// Reads what `/endpoints` answers, from wherever it is.
+pub fn read(whence: &str, text: &str) -> Result<Endpoints, Failure> {
+    // What is wrong, not what it says: it holds tokens.
+    let unreadable = |error: serde_json::Error| {
+        let (what, line, column) = (error.classify(), error.line(), error.column());
+        Failure(format!("{whence} is no endpoints file: {what:?} at line {line} column {column}"))
+    };
+    let endpoints: Endpoints = serde_json::from_str(text).map_err(unreadable)?;
+    let members: serde_json::Value = serde_json::from_str(text).map_err(unreadable)?;
+    let tables = endpoints.stores.as_ref().map(|stores| &stores.tables);
+    let whole = tables.is_some_and(|tables| TABLES.iter().all(|table| tables.contains_key(*table)));
+    if members.get("dynamodb").is_some() && !whole {
+        let wanted = "s3, region, access_key_id, secret_access_key, bucket and tables with all five names";
+        return Err(Failure(format!("{whence} has dynamodb, and so must have {wanted}")));
+    }
+    Ok(endpoints)
+}
+
+const TABLES: [&str; 5] = ["events", "transcripts", "sessions", "recordings", "profiles"];
+
+async fn open_stack(stack: &str) -> Result<Opened, Failure> {
+    let config = aws_config::defaults(BehaviorVersion::latest()).http_client(https()?).load().await;
+    if config.region().is_none() {
+        return Err(Failure("no AWS region is configured: set AWS_REGION, or a region in your profile".to_owned()));
+    }
+    let clients = Clients { dynamodb: aws_sdk_dynamodb::Client::new(&config), s3: aws_sdk_s3::Client::new(&config) };
+    let physical = |(name, table): (String, template::Table)| Ok((name, table.physical_name(stack)?));
+    let tables = template::tables()?.into_iter().map(physical).collect::<Result<_, Failure>>()?;
+    Ok(Opened { clients, tables })
+}
+
+impl Opened {
+    /// A table's physical name.
+    pub fn table(&self, name: &str) -> Result<&str, Failure> {
+        self.tables.get(name).map(String::as_str).ok_or_else(|| Failure(format!("there is no table {name}")))
+    }
+
+    /// The bundle's own store over these tables, for commands that change jobs. It has no bucket.
+    pub fn store(&self) -> Result<shared::storage::Store, Failure> {
+        let table = |name: &str| self.table(name).map(str::to_owned);
+        let tables = Tables {
+            events: table("events")?,
+            transcripts: table("transcripts")?,
+            sessions: table("sessions")?,
+            recordings: table("recordings")?,
+            profiles: table("profiles")?,
+        };
+        let storage = Storage { tables, bucket: String::new(), retention_days: None };
+        Ok(shared::storage::Store::new(self.clients.clone(), storage))
+    }
+}
