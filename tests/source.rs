@@ -173,9 +173,16 @@ impl Reply {
 
     /// With a header, instead of any of that name.
     #[must_use]
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub fn header(self, name: &str, value: &str) -> Self {
+        let mut reply = self.without(name);
+        reply.headers.push((name.to_owned(), value.to_owned()));
+        reply
+    }
+
+    /// Without a header.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
-        self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 

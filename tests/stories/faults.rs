@@ -106,3 +106,21 @@ async fn a_call_never_names_a_transcript_that_is_half_written() {
     assert!(fault.happened());
     assert_eq!(world.items("sessions").await, [] as [Item; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_a_retry_mends_is_not_hidden_by_a_refusal() {
+    let world = World::new().await;
+    // The call is refused for good, for its size; the turn fails for now.
+    let mut delivery: serde_json::Value = serde_json::from_slice(&turn()).unwrap();
+    delivery["custom_parameters"] = json!({ "notes": "x".repeat(500_000) });
+    let body = delivery.to_string();
+    let fault = Fault::new(Place::Table("transcripts"), When::Before, 0);
+    let app = world.instance(Webhook::TranscriptEvents, |clients| fault.in_clients(clients), Arc::new(Instant::now));
+    let request = world.request(Webhook::TranscriptEvents, body.as_bytes());
+    assert_eq!(read(&cli::dev::call(Webhook::TranscriptEvents, &app, request).await).status, 503);
+    assert_eq!(world.quarantined().await, [] as [Item; 0]);
+    // The retry stores the turn, and puts the body aside for what no retry mends.
+    assert_eq!(world.deliver(Webhook::TranscriptEvents, body).await.status, 200);
+    assert_eq!(world.items("transcripts").await.len(), 1);
+    assert_eq!(world.quarantined().await.len(), 1);
+}

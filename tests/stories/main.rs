@@ -9,6 +9,7 @@ mod erasure;
 mod examples;
 mod faults;
 mod lambda;
+mod local_run;
 mod logs;
 mod odd_values;
 mod order;

@@ -455,6 +455,23 @@ async fn a_recording_that_changes_while_it_is_read_is_the_new_one_throughout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_versions_that_nothing_tells_apart_are_never_pieced_together() {
+    let scene = Scene::new().await;
+    let (old, new) = (Content::wav(1_000_000, 39), Content::wav(1_000_000, 40));
+    for (id, tag) in [("none", None), ("weak", Some("W/\"1\""))] {
+        let (before, after) = (old.clone(), new.clone());
+        let source = Source::start(move |nth, asked| {
+            let asked = tests::source::Asked { if_match: None, ..asked.clone() };
+            let reply = if nth == 0 { before.answer(&asked).cut_at(500_000) } else { after.answer(&asked) };
+            tag.map_or(reply.clone().without("ETag"), |tag| reply.header("ETag", tag))
+        });
+        let source = source.await;
+        assert_eq!(scene.try_once(id, &signed(&source.address, "r.wav", 3600)).await, Outcome::Archived);
+        scene.assert_wav(id, &new).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_waits_until_the_url_has_expired_and_then_ends_the_job() {
     let scene = Scene::new().await;
     for status in [401, 403, 404, 410] {
@@ -1357,4 +1374,53 @@ async fn the_log_tells_what_became_of_a_recording_and_never_its_url() {
     for secret in [SIGNATURE, "marker-", &source.address, "://"] {
         assert!(!heard.contains(secret), "{heard}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_wait_do_not_hide_one_that_is_due_from_the_sweep() {
+    let scene = Scene::new().await;
+    let content = Content::wav(1000, 38);
+    let source = Source::of(&content).await;
+    let same_shard = |id: &String| key(id).as_str().bytes().map(u32::from).sum::<u32>() % 4 == 0;
+    let mut ids = (1000..).map(|nth| format!("w{nth}")).filter(same_shard);
+    // After an outage there are many of these; all expire before the one that is due.
+    for id in ids.by_ref().take(60) {
+        scene.offer(&id, &signed(&source.address, "r.wav", 3600)).await;
+        let update = scene.world.clients.dynamodb.update_item().table_name(&scene.world.stores().tables["recordings"]);
+        let update = update.key("session", AttributeValue::S(key(&id).to_string()));
+        let update = update.update_expression("SET next_attempt_at = :at");
+        let at = AttributeValue::S(scene.now().plus_seconds(1800).to_string());
+        update.expression_attribute_values(":at", at).send().await.unwrap();
+    }
+    let due = ids.next().unwrap();
+    scene.offer(&due, &signed(&source.address, "r.wav", 7200)).await;
+    assert_eq!(scene.archiver().sweep("sweeper", soon()).await.unwrap(), 1);
+    scene.assert_wav(&due, &content).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn job_and_call_agree_even_if_a_worker_dies_while_it_gives_up() {
+    let scene = Scene::new().await;
+    let source = Source::start(|_, _| Reply::status(403)).await;
+    let mut disagree = Vec::new();
+    'steps: for from in 0.. {
+        for when in [When::Before, When::After] {
+            let id = format!("s{from}-{when:?}");
+            scene.offer(&id, &signed(&source.address, "r.wav", 1)).await;
+            let death = Death { from, when, seen: Arc::default() };
+            let dying = scene.archiver_with(limits(), between(&scene.clients(), &death));
+            let outcome = dying.archive(&key(&id), "dies", soon()).await;
+            if death.seen.load(Ordering::SeqCst) <= from {
+                assert_eq!(outcome.unwrap(), Outcome::GivenUp(State::Expired), "this one lived");
+                break 'steps;
+            }
+            assert_eq!(scene.sweep_past_the_lease().await, 0);
+            let (job, call) = (scene.job(&id).await, scene.call(&id).await);
+            let states = (text(&job, "state").to_owned(), text(&call, "recording_state").to_owned());
+            if states != ("expired".to_owned(), "expired".to_owned()) {
+                disagree.push((id, states));
+            }
+        }
+    }
+    assert!(disagree.is_empty(), "{disagree:?}");
 }

@@ -84,11 +84,11 @@ impl Archiver {
         let Some(job) = self.store.claim_recording(key, &lease, now, now.plus_seconds(LEASE_SECONDS)).await? else {
             return Ok(Outcome::NotOurs);
         };
-        if let Some((s3_key, upload)) = &job.abandoned {
-            if let Err(error) = self.store.abort_upload(s3_key, upload).await {
-                // The bucket's lifecycle removes it in the end; the recording must not wait for that.
-                tracing::warn!(session = %key, %error, "an abandoned upload could not be aborted");
-            }
+        if let Some((s3_key, upload)) = &job.abandoned
+            && let Err(error) = self.store.abort_upload(s3_key, upload).await
+        {
+            // The bucket's lifecycle removes it in the end; the recording must not wait for that.
+            tracing::warn!(session = %key, %error, "an abandoned upload could not be aborted");
         }
         let began_at = self.store.call_started_at(key, now).await?.unwrap_or(now);
         let copied = copy(&self.store, &self.sources, &job, &object_prefix(key, began_at), until).await;

@@ -30,7 +30,7 @@ fn said() -> impl Strategy<Value = Said> {
 }
 
 /// Arbitrary calls of one platform as deliveries and stored items have them.
-pub(crate) fn calls() -> impl Strategy<Value = Call> {
+pub(crate) fn calls(provider: Provider) -> impl Strategy<Value = Call> {
     let state = prop_oneof![8 => Just(State::InProgress), 8 => Just(State::Ended), 1 => Just(State::Erased)];
     let fields = btree_map(select(Field::ALL.to_vec()), said(), 0..6);
     let insights = btree_map(select(vec!["sentiment", "summary", "new_type"]), said(), 0..3);
@@ -39,10 +39,12 @@ pub(crate) fn calls() -> impl Strategy<Value = Call> {
         option::of(select(vec!["webhook#1#a".to_owned(), "webhook#2#b".to_owned(), "reconciler#3#c".to_owned()]));
     let bots = btree_set(select(vec!["bot-1".to_owned(), "bot-2".to_owned(), "bot-3".to_owned()]), 0..3);
     (state, instants(), bots, flags, revision, fields, insights).prop_map(
-        |(state, started_at, bots, (transfer_requested, test), revision, mut fields, insights)| {
-            let key = SessionKey::new(Provider::Exotel, "s1").unwrap();
-            // Exotel never says a duration.
-            fields.remove(&Field::DurationSeconds);
+        move |(state, started_at, bots, (transfer_requested, test), revision, mut fields, insights)| {
+            let key = SessionKey::new(provider, "s1").unwrap();
+            if provider == Provider::Exotel {
+                // It never says a duration.
+                fields.remove(&Field::DurationSeconds);
+            }
             let insights = insights.into_iter().map(|(kind, said)| (kind.to_owned(), said)).collect();
             let call = Call {
                 key: key.clone(),
@@ -61,30 +63,64 @@ pub(crate) fn calls() -> impl Strategy<Value = Call> {
     )
 }
 
+/// Two or three calls of one platform.
+fn several() -> impl Strategy<Value = (Call, Call, Call)> {
+    let of = |provider| (calls(provider), calls(provider), calls(provider));
+    prop_oneof![of(Provider::Exotel), of(Provider::Vocobase)]
+}
+
 proptest! {
     #[test]
-    fn join_does_not_care_which_came_first(one in calls(), two in calls()) {
+    fn join_does_not_care_which_came_first((one, two, _) in several()) {
         prop_assert_eq!(one.clone().join(&two), two.clone().join(&one));
     }
 
     #[test]
-    fn join_does_not_care_how_deliveries_are_grouped(one in calls(), two in calls(), three in calls()) {
+    fn join_does_not_care_how_deliveries_are_grouped((one, two, three) in several()) {
         let left = one.clone().join(&two).join(&three);
         let right = one.join(&two.join(&three));
         prop_assert_eq!(left, right);
     }
 
     #[test]
-    fn join_takes_a_repetition_without_a_trace(one in calls(), two in calls()) {
+    fn join_takes_a_repetition_without_a_trace((one, two, _) in several()) {
         let joined = one.clone().join(&two);
         prop_assert_eq!(joined.clone().join(&two), joined.clone());
         prop_assert_eq!(joined.clone().join(&one), joined);
     }
 
     #[test]
-    fn equal_calls_have_equal_digests_and_different_ones_do_not(one in calls(), two in calls()) {
+    fn equal_calls_have_equal_digests_and_different_ones_do_not((one, two, _) in several()) {
         prop_assert_eq!(one.digest() == two.digest(), one == two);
     }
+
+    #[test]
+    fn the_join_of_deliveries_does_not_care_for_their_order(
+        bodies in proptest::collection::vec(deliveries(), 1..6),
+        turned in 0_usize..6,
+    ) {
+        let said: Vec<Call> = bodies.iter().map(|body| exotel(Webhook::InsightsEvents, body).call).collect();
+        let join = |order: &mut dyn Iterator<Item = &Call>| order.fold(Call::new(said[0].key.clone()), Call::join);
+        let forward = join(&mut said.iter());
+        prop_assert_eq!(&join(&mut said.iter().rev()), &forward);
+        let (late, early) = said.split_at(turned % said.len());
+        prop_assert_eq!(&join(&mut early.iter().chain(late).chain(early)), &forward);
+    }
+}
+
+/// Requests as Exotel sends them, disagreeing about everything.
+fn deliveries() -> impl Strategy<Value = String> {
+    let time = select(vec!["null", r#""2025-07-16T11:40:57Z""#, r#""2025-07-16T11:40:57.9Z""#, r#""soon""#]);
+    let text = select(vec!["null", r#""""#, r#""a""#, r#""b""#, "7", "{}"]);
+    let parameters = select(vec!["null", "{}", r#"{"tier":"gold"}"#, r#""{\"tier\":\"gold\"}""#, "[1]"]);
+    (time.clone(), time.clone(), text.clone(), text, parameters, time).prop_map(
+        |(start, end, contact, bot, parameters, found)| {
+            format!(
+                r#"{{"session_id":"s1","start_time":{start},"end_time":{end},"contact_uri":{contact},"bot_id":{bot},
+                "custom_parameters":{parameters},"events":[{{"event_type":"sentiment","event_data":{{"value":{contact},"timestamp":{found}}}}}]}}"#
+            )
+        },
+    )
 }
 
 fn exotel(webhook: Webhook, body: &str) -> Delivery {
@@ -263,6 +299,24 @@ fn an_event_of_a_kind_to_come_is_put_aside_and_not_taken_for_an_end() {
     let unknown = read(r#"{"event":"session.started","data":{"session_id":"v1"}}"#);
     assert!(matches!(unknown, Err(NotADelivery::UnknownEvent)));
     assert!(read(r#"{"data":{"session_id":"v1"}}"#).is_ok());
+}
+
+#[test]
+fn an_object_that_comes_as_its_text_is_that_object() {
+    let parameters = |json: &str| {
+        let body = format!(r#"{{"session_id":"s1","custom_parameters":{json}}}"#);
+        exotel(Webhook::SessionEnd, &body).call.get(Field::CustomParameters).map(str::to_owned)
+    };
+    assert_eq!(parameters(r#""{}""#), None);
+    assert_eq!(parameters(r#""{\"b\":1, \"a\":2}""#).as_deref(), Some(r#"{"a":2,"b":1}"#));
+    assert_eq!(parameters(r#""plain text""#).as_deref(), Some(r#""plain text""#));
+    assert_eq!(parameters(r#""{not json""#).as_deref(), Some(r#""{not json""#));
+}
+
+#[test]
+fn a_clock_that_says_zero_says_nothing() {
+    let body = r#"{"session_id":"s1","start_time":"1970-01-01T00:00:00Z","end_time":"0001-01-01T00:00:00Z"}"#;
+    assert_eq!(exotel(Webhook::SessionStart, body).occurred_at, None);
 }
 
 #[test]
