@@ -57,6 +57,7 @@ struct Index {
 #[serde(rename_all = "PascalCase")]
 struct IndexProjection {
     projection_type: String,
+    non_key_attributes: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -119,8 +120,10 @@ impl Table {
             request = request.attribute_definitions(definition.build()?);
         }
         for index in &self.global_secondary_indexes {
-            let projection =
-                Projection::builder().projection_type(index.projection.projection_type.as_str().into()).build();
+            let projection = Projection::builder()
+                .projection_type(index.projection.projection_type.as_str().into())
+                .set_non_key_attributes(index.projection.non_key_attributes.clone())
+                .build();
             let index = GlobalSecondaryIndex::builder()
                 .index_name(&index.index_name)
                 .set_key_schema(Some(keys(&index.key_schema)?))

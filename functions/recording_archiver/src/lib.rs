@@ -33,8 +33,8 @@ const LEASE_SECONDS: i64 = 16 * 60;
 const NOTE_TIME: Duration = Duration::from_secs(5);
 /// With less time than this a sweep begins no further job.
 const WORTH_BEGINNING: Duration = Duration::from_secs(20);
-/// Jobs that one sweep looks at, of each shard.
-const SWEEP: i32 = 50;
+/// Jobs that one sweep works on at most, of each shard.
+const SWEEP: usize = 50;
 
 /// What the function is built from, once per instance.
 pub struct Archiver {
@@ -127,7 +127,7 @@ impl Archiver {
     /// Works on what is unfinished, soonest expiry first, in the time there is; how many were archived.
     pub async fn sweep(&self, worker: &str, until: time::Instant) -> Result<usize, StoreError> {
         let (mut archived, mut failed) = (0, None);
-        for key in self.store.unfinished_recordings(SWEEP).await? {
+        for key in self.store.due_recordings((self.clock)(), SWEEP).await? {
             if time::Instant::now() + WORTH_BEGINNING > until {
                 break;
             }

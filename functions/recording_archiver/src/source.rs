@@ -300,6 +300,10 @@ impl Sources {
 
     /// Opens a recording from byte `from` on; `known` is what was found when it was opened first.
     pub async fn open(&self, url: &str, from: u64, known: Option<&Version>) -> Result<Stream, Trouble> {
+        if from > 0 && known.is_none_or(|known| known.etag.is_none()) {
+            // Nothing would tell whether the rest belongs to what was read: from the beginning, then.
+            return Err(Trouble::Changed);
+        }
         let mut url = self.check(url)?;
         for _ in 0..=REDIRECTS {
             let mut request = self.client.get(url.clone());

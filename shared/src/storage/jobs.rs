@@ -130,6 +130,13 @@ impl Store {
         next: Next,
         now: Instant,
     ) -> Result<bool, StoreError> {
+        if let Next::GiveUp(state) = next {
+            // Giving up is final, so the call is told before; and only who holds the job may tell it.
+            if !self.still_held(job, why).await? {
+                return Ok(false);
+            }
+            self.tell_call(job, state, None, now).await?;
+        }
         let (state, expression) = match next {
             Next::Retry(_) => (
                 State::Pending,
@@ -154,12 +161,19 @@ impl Store {
         if let Next::Retry(at) = next {
             update = update.expression_attribute_values(":at", s(at.to_string()));
         }
-        let held = done("the failure of a recording", update).await?;
-        // Only who held the job may speak of it to the call.
-        if held && matches!(next, Next::GiveUp(_)) {
-            self.tell_call(job, state, None, now).await?;
-        }
-        Ok(held)
+        done("the failure of a recording", update).await
+    }
+
+    /// Whether this worker holds the job, of the URL that it claimed; notes why it is about to give up.
+    async fn still_held(&self, job: &Claimed, why: &str) -> Result<bool, StoreError> {
+        let update = self
+            .update_job(&job.key)
+            .update_expression("SET last_error = :why")
+            .condition_expression("lease_id = :lease AND wanted = :wanted")
+            .expression_attribute_values(":lease", s(&job.lease))
+            .expression_attribute_values(":wanted", s(&job.wanted))
+            .expression_attribute_values(":why", s(why));
+        done("why a recording is given up", update).await
     }
 
     /// Sets a job whose URL was replaced while it was copied back to waiting, for the new one.
@@ -193,8 +207,8 @@ impl Store {
         done("a retry of the recording", update).await
     }
 
-    /// Jobs that are not finished, soonest expiry first, at most `limit` of each shard.
-    pub async fn unfinished_recordings(&self, limit: i32) -> Result<Vec<SessionKey>, StoreError> {
+    /// Jobs that are not finished and whose time has come, soonest expiry first, at most `limit` of each shard.
+    pub async fn due_recordings(&self, now: Instant, limit: usize) -> Result<Vec<SessionKey>, StoreError> {
         let mut found: Vec<(String, SessionKey)> = Vec::new();
         for shard in 0..recordings::SHARDS {
             let query = self
@@ -204,12 +218,24 @@ impl Store {
                 .table_name(&self.tables.recordings)
                 .index_name(UNFINISHED)
                 .key_condition_expression("unfinished = :shard")
+                .filter_expression(
+                    "(attribute_not_exists(next_attempt_at) OR next_attempt_at <= :now) \
+                     AND (attribute_not_exists(lease_until) OR lease_until < :now)",
+                )
                 .expression_attribute_values(":shard", s(shard.to_string()))
-                .limit(limit);
-            let output = query.send().await.map_err(|error| StoreError::from_sdk("unfinished recordings", &error))?;
-            let job =
-                |item: &Item| Some((text(item, "source_expires_at")?.to_owned(), text(item, "session")?.parse().ok()?));
-            found.extend(output.items().iter().filter_map(job));
+                .expression_attribute_values(":now", s(now.to_string()));
+            let mut items = query.into_paginator().items().send();
+            let mut left = limit;
+            while left > 0
+                && let Some(item) = items.next().await
+            {
+                let item = item.map_err(|error| StoreError::from_sdk("unfinished recordings", &error))?;
+                let job = (text(&item, "source_expires_at"), text(&item, "session").and_then(|key| key.parse().ok()));
+                if let (Some(expires_at), Some(key)) = job {
+                    found.push((expires_at.to_owned(), key));
+                    left -= 1;
+                }
+            }
         }
         found.sort();
         Ok(found.into_iter().map(|(_, key)| key).collect())
