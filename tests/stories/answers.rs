@@ -280,12 +280,18 @@ async fn a_delivery_that_is_stored_is_answered_200_and_so_is_its_repetition() {
     }
 }
 
-/// Calls an instance of a function beside the local run's own.
+/// Calls an instance of a function beside the local run's own, over HTTP as that.
 async fn call(world: &World, webhook: Webhook, body: &str, between: impl FnOnce(&Clients) -> Clients) -> Answer {
     let app = world.instance(webhook, between, std::sync::Arc::new(Instant::now));
-    let response = cli::dev::call(webhook, &app, world.request(webhook, body.as_bytes())).await;
-    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
-    tests::read(&response)
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (_running, stopped) = tokio::sync::watch::channel(false);
+    let apps = cli::dev::Apps::from([(webhook, app)]);
+    let served = tokio::spawn(cli::dev::serve(listener, apps, world.endpoints().clone(), stopped));
+    let url = world.url(webhook).replacen(&world.run.base, &base, 1);
+    let answer = send(delivery_to(world, webhook, &url, body)).await;
+    served.abort();
+    answer
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ mod server;
 mod stores;
 mod triggers;
 
-pub use server::call;
+pub use server::{call, serve};
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -74,7 +74,7 @@ pub struct Setup {
 }
 
 /// The functions of this run.
-pub(crate) type Apps = BTreeMap<Webhook, App>;
+pub type Apps = BTreeMap<Webhook, App>;
 
 impl LocalRun {
     /// Starts it. `lookup` is the environment; `clock` is every function's.

@@ -28,7 +28,8 @@ struct Server {
     endpoints: Endpoints,
 }
 
-pub(super) async fn serve(listener: TcpListener, apps: Apps, endpoints: Endpoints, stopped: watch::Receiver<bool>) {
+/// Serves functions behind their URLs until `stopped` says so.
+pub async fn serve(listener: TcpListener, apps: Apps, endpoints: Endpoints, stopped: watch::Receiver<bool>) {
     let server = Arc::new(Server { apps, endpoints });
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
