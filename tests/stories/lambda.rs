@@ -117,6 +117,7 @@ fn environment(world: &World) -> BTreeMap<String, String> {
     let mut environment = world.stores().environment();
     environment.insert("VOCOBASE_SECRETS".to_owned(), cli::dev::DEFAULT_VOCOBASE_SECRETS.to_owned());
     environment.insert("EXOTEL_TOKEN_SECRETS".to_owned(), cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS.to_owned());
+    environment.insert("LOG_LEVEL".to_owned(), "debug".to_owned());
     environment
 }
 
@@ -143,14 +144,24 @@ async fn every_binary_receives_function_url_events_and_logs_json() {
         forged["rawQueryString"] = json!("token=local.00");
         forged["headers"][vocobase::SIGNATURE] = json!("sha256=00");
         assert_eq!(api.invoke(forged).await["statusCode"], 401);
+        // A path as the platform may have decoded it.
+        let mut odd = event(&world, webhook, "{}", false);
+        odd["rawPath"] = json!("/a b/ü%/local.00");
+        odd["rawQueryString"] = json!("");
+        odd["headers"][vocobase::SIGNATURE] = json!("sha256=00");
+        assert_eq!(api.invoke(odd).await["statusCode"], 401);
 
         function.kill().await.expect("it can be killed");
         let output = function.wait_with_output().await.expect("its output");
         let lines = String::from_utf8(output.stdout).expect("text");
+        let token = world.url(webhook).rsplit_once('.').map_or("no token", |(_, mac)| mac);
+        for private in ["नमस्ते", token, cli::dev::DEFAULT_VOCOBASE_SECRETS, "hookswitch-local"] {
+            assert!(!lines.contains(private), "the log tells {private}: {lines}");
+        }
         let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect();
         let outcomes: Vec<&Value> =
             lines.iter().filter(|line| line["message"] == "delivery").map(|line| &line["outcome"]).collect();
-        assert_eq!(outcomes, ["stored", "stored", "refused"], "{lines:?}");
+        assert_eq!(outcomes, ["stored", "stored", "refused", "refused"], "{lines:?}");
         assert_eq!(lines[0]["webhook"], webhook.name());
     }
 }
