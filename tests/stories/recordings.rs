@@ -1424,3 +1424,21 @@ async fn job_and_call_agree_even_if_a_worker_dies_while_it_gives_up() {
     }
     assert!(disagree.is_empty(), "{disagree:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_job_sleeps_past_the_end_of_its_url() {
+    let scene = Scene::new().await;
+    // It would rather be asked again in an hour; the URL holds for a minute.
+    let source = Source::start(|_, _| Reply::status(503).header("Retry-After", "3600")).await;
+    let seconds = 60 + scene.now().unix_seconds() - 1_773_585_000;
+    scene.offer("s1", &signed(&source.address, "r.wav", seconds)).await;
+    let end = scene.now().plus_seconds(60);
+    let mut tries = 0;
+    while scene.now() < end {
+        assert_eq!(scene.again("s1").await, Outcome::Waiting);
+        tries += 1;
+        let next = Instant::parse(text(&scene.job("s1").await, "next_attempt_at")).unwrap();
+        scene.pass(next.millis_since(scene.now()) / 1000);
+    }
+    assert!(tries >= 3, "{tries} tries in the minute that there was");
+}

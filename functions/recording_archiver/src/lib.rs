@@ -27,6 +27,8 @@ const MAX_ATTEMPTS: u32 = 12;
 /// The first wait after a failure; each further one doubles it.
 const FIRST_WAIT_SECONDS: i64 = 30;
 const LONGEST_WAIT_SECONDS: i64 = 60 * 60;
+/// Before its URL expires a job is tried at ever shorter waits, but not shorter than this.
+const SHORTEST_WAIT_SECONDS: i64 = 5;
 /// A lease outlives the longest invocation that Lambda allows, 15 minutes.
 const LEASE_SECONDS: i64 = 16 * 60;
 /// What it takes to note how far a job came, when time runs out.
@@ -176,6 +178,9 @@ fn next(job: &Claimed, error: &CopyError, now: Instant) -> Next {
         return Next::GiveUp(State::Failed);
     }
     let wait = wait_seconds(&job.key, job.attempts).max(retry_after.unwrap_or_default().min(LONGEST_WAIT_SECONDS));
+    // Not past the URL's end, or the last chance would be slept through.
+    let left = job.expires_at.millis_since(now) / 1000;
+    let wait = if left > SHORTEST_WAIT_SECONDS { wait.min((left / 2).max(SHORTEST_WAIT_SECONDS)) } else { wait };
     Next::Retry(now.plus_seconds(wait))
 }
 
@@ -275,4 +280,33 @@ pub async fn handle(
         }
     }
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::Provider;
+
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_an_hour_and_jobs_that_failed_together_come_back_apart() {
+        let key = |id: &str| SessionKey::new(Provider::Vocobase, id).unwrap();
+        for (attempts, longest) in [(1, 30), (2, 60), (5, 480), (8, 3600), (100, 3600)] {
+            let wait = wait_seconds(&key("s1"), attempts);
+            assert!((longest / 2..=longest).contains(&wait), "{attempts}: {wait}");
+        }
+        let waits: std::collections::BTreeSet<i64> = (0..50).map(|id| wait_seconds(&key(&id.to_string()), 8)).collect();
+        assert!(waits.len() > 30, "{waits:?}");
+    }
+
+    #[test]
+    fn an_object_is_where_its_call_began_under_a_name_that_any_store_takes() {
+        let began_at = Instant::parse("2026-03-15T14:30:01Z").unwrap();
+        let prefix = |id: &str| object_prefix(&SessionKey::new(Provider::Vocobase, id).unwrap(), began_at);
+        assert_eq!(prefix("s1234567-abcd"), "recordings/vocobase/2026/03/15/s1234567-abcd");
+        assert_eq!(prefix("a/../b"), "recordings/vocobase/2026/03/15/a%2F..%2Fb");
+        for odd in ["..", &"x".repeat(500)] {
+            assert_eq!(prefix(odd).len(), "recordings/vocobase/2026/03/15/".len() + 64, "{odd}");
+        }
+    }
 }
