@@ -31,7 +31,8 @@ async fn settled(port: &str, session: &str) -> Value {
     for _ in 0..300 {
         let shown = run(&["recordings", "show", session, "--json", "--port", port]);
         let job: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
-        if !job["last_error"].is_null() || job["state"] == "archived" {
+        // While it is copied, a job may already say why it is about to be given up.
+        if job["state"] != "copying" && (!job["last_error"].is_null() || job["state"] == "archived") {
             return job;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
