@@ -79,14 +79,15 @@ impl Store {
         self.put_body(item, body.bytes(), &sha256, received_at).await
     }
 
-    pub(super) async fn put_quarantined(
+    /// Keeps a verified body that cannot be merged, verbatim and aside.
+    pub async fn quarantine(
         &self,
         webhook: Webhook,
-        body: &[u8],
+        body: &Verified<'_>,
         reason: &str,
         received_at: Instant,
     ) -> Result<(), StoreError> {
-        let digest = Sha256::digest(body);
+        let digest = Sha256::digest(body.bytes());
         let sha256 = hex::encode(digest);
         let item = Item::from([
             ("session".into(), s(format!("quarantine#{}#{}", received_at.day(), digest[0] % QUARANTINE_SHARDS))),
@@ -95,7 +96,7 @@ impl Store {
             ("source".into(), s(Source::Webhook.name())),
             ("reason".into(), s(reason)),
         ]);
-        self.put_body(item, body, &sha256, received_at).await?;
+        self.put_body(item, body.bytes(), &sha256, received_at).await?;
         Ok(())
     }
 

@@ -32,7 +32,7 @@ use crate::auth::Verified;
 use crate::call::{Call, Delivery, Source, State};
 use crate::config::Storage;
 use crate::instant::Instant;
-use crate::session::{SessionKey, Webhook};
+use crate::session::SessionKey;
 
 /// The physical names of the tables.
 #[derive(Debug, Clone)]
@@ -179,17 +179,6 @@ impl Store {
         let read = self.clients.dynamodb.get_item().table_name(&self.tables.sessions);
         let read = read.key("session", attributes::s("-")).send().await;
         read.map(|_| ()).map_err(|error| StoreError::from_sdk("the first read", &error))
-    }
-
-    /// Keeps a verified body that cannot be merged, verbatim and aside.
-    pub async fn quarantine(
-        &self,
-        webhook: Webhook,
-        body: &Verified<'_>,
-        reason: &str,
-        received_at: Instant,
-    ) -> Result<(), StoreError> {
-        self.put_quarantined(webhook, body.bytes(), reason, received_at).await
     }
 
     /// When an item may be deleted, in seconds since 1970. It counts from what the delivery speaks of, so that
