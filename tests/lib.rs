@@ -31,6 +31,15 @@ use shared::{Clock, Instant, Provider, Webhook};
 /// An item of a table.
 pub type Item = HashMap<String, AttributeValue>;
 
+/// The webhooks whose URL is their credential.
+pub const EXOTEL: [Webhook; 5] = [
+    Webhook::SessionStart,
+    Webhook::SessionEnd,
+    Webhook::PreAgentTransfer,
+    Webhook::InsightsEvents,
+    Webhook::TranscriptEvents,
+];
+
 /// A running bundle.
 pub struct World {
     /// The local run.

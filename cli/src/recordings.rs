@@ -5,8 +5,10 @@ use std::io::Write;
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::AttributeValue;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
+use shared::recording::State;
 use shared::{Instant, SessionKey};
 
 use crate::Failure;
@@ -36,8 +38,8 @@ enum Command {
     /// List jobs, the oldest first.
     List {
         /// Only those in this state; may be given more than once.
-        #[arg(long, value_enum)]
-        state: Vec<State>,
+        #[arg(long, value_parser = states())]
+        state: Vec<String>,
         /// Only those that came longer ago than this, such as 90s, 15m, 2h or 3d.
         #[arg(long, value_name = "AGE", value_parser = age)]
         older_than: Option<i64>,
@@ -66,8 +68,8 @@ enum Command {
         #[arg(required_unless_present = "state", conflicts_with = "state")]
         sessions: Vec<String>,
         /// All jobs in this state; may be given more than once.
-        #[arg(long, value_enum)]
-        state: Vec<State>,
+        #[arg(long, value_parser = states())]
+        state: Vec<String>,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -76,14 +78,8 @@ enum Command {
     },
 }
 
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Pending,
-    Copying,
-    Archived,
-    Expired,
-    Rejected,
-    Failed,
+fn states() -> PossibleValuesParser {
+    PossibleValuesParser::new(State::ALL.map(State::name))
 }
 
 fn age(text: &str) -> Result<i64, String> {
@@ -186,7 +182,7 @@ fn key(session: &str) -> Result<SessionKey, Failure> {
 }
 
 /// The jobs in any of these states, or all, oldest first.
-async fn jobs(opened: &Opened, states: &[State]) -> Result<Vec<Item>, Failure> {
+async fn jobs(opened: &Opened, states: &[String]) -> Result<Vec<Item>, Failure> {
     let mut scan = opened.clients.dynamodb.scan().table_name(opened.table("recordings")?);
     if !states.is_empty() {
         let names: Vec<String> = (0..states.len()).map(|index| format!(":s{index}")).collect();
@@ -194,8 +190,7 @@ async fn jobs(opened: &Opened, states: &[State]) -> Result<Vec<Item>, Failure> {
             .filter_expression(format!("#state IN ({})", names.join(", ")))
             .expression_attribute_names("#state", "state");
         for (name, state) in names.into_iter().zip(states) {
-            let value = state.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-            scan = scan.expression_attribute_values(name, AttributeValue::S(value));
+            scan = scan.expression_attribute_values(name, AttributeValue::S(state.clone()));
         }
     }
     let items = scan.into_paginator().items().send().collect::<Result<Vec<_>, _>>().await;

@@ -87,7 +87,9 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 6] = [Self::Pending, Self::Copying, Self::Archived, Self::Expired, Self::Rejected, Self::Failed];
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Copying, Self::Archived, Self::Expired, Self::Rejected, Self::Failed];
 
     /// `pending`, `copying`, `archived`, `expired`, `rejected` or `failed`.
     pub const fn name(self) -> &'static str {

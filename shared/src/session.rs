@@ -116,6 +116,11 @@ impl SessionKey {
         &self.key[self.provider.name().len() + 1..]
     }
 
+    /// One of `of` shards, always the same for the same call.
+    pub fn shard(&self, of: u8) -> u8 {
+        self.key.bytes().fold(0_u8, u8::wrapping_add) % of
+    }
+
     /// The platform.
     pub const fn provider(&self) -> Provider {
         self.provider

@@ -12,15 +12,8 @@ use shared::auth::vocobase;
 use shared::storage::{Clients, item_to_segments};
 use shared::{Instant, Provider, Webhook};
 use tests::faults::{Fault, Place, When};
-use tests::{Answer, World, text};
+use tests::{Answer, EXOTEL, World, text};
 
-const EXOTEL: [Webhook; 5] = [
-    Webhook::SessionStart,
-    Webhook::SessionEnd,
-    Webhook::PreAgentTransfer,
-    Webhook::InsightsEvents,
-    Webhook::TranscriptEvents,
-];
 const TABLES: [&str; 4] = ["events", "sessions", "transcripts", "recordings"];
 const EXOTEL_DOCUMENTED: &str = include_str!("../fixtures/exotel_documented.json");
 const VOCOBASE_DOCUMENTED: &str = include_str!("../fixtures/vocobase_documented.json");

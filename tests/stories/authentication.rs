@@ -9,15 +9,8 @@ use shared::auth::exotel::{Grant, Tokens};
 use shared::auth::vocobase::{self, Signatures};
 use shared::auth::{Refused, Secret};
 use shared::{Clock, Instant, Webhook};
-use tests::{World, answer, at, text};
+use tests::{EXOTEL, World, answer, at, text};
 
-const EXOTEL: [Webhook; 5] = [
-    Webhook::SessionStart,
-    Webhook::SessionEnd,
-    Webhook::PreAgentTransfer,
-    Webhook::InsightsEvents,
-    Webhook::TranscriptEvents,
-];
 const GOOD: &str = r#"{"session_id":"s1","data":{"session_id":"s1"}}"#;
 /// Would be kept in quarantine if anybody read it.
 const GARBAGE: &str = "not JSON";

@@ -164,8 +164,7 @@ fn call_to_item(call: &Call) -> Item {
     item.insert("session_id".into(), s(call.key.id()));
     if let Some(at) = call.started_at {
         item.insert("started_at".into(), s(at.to_string()));
-        let shard = call.key.as_str().bytes().fold(0_u8, u8::wrapping_add) % DAY_SHARDS;
-        item.insert("day".into(), s(format!("{}#{shard}", at.day())));
+        item.insert("day".into(), s(format!("{}#{}", at.day(), call.key.shard(DAY_SHARDS))));
     }
     if !call.bots.is_empty() {
         item.insert("bots".into(), AttributeValue::Ss(call.bots.iter().cloned().collect()));

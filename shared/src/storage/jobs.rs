@@ -149,12 +149,8 @@ impl Store {
             ),
         };
         let mut update = self
-            .update_job(&job.key)
+            .held_by_url(job)
             .update_expression(expression)
-            // With a newer URL, what the old one came to says nothing.
-            .condition_expression("lease_id = :lease AND wanted = :wanted")
-            .expression_attribute_values(":lease", s(&job.lease))
-            .expression_attribute_values(":wanted", s(&job.wanted))
             .expression_attribute_names("#state", "state")
             .expression_attribute_values(":state", s(state.name()))
             .expression_attribute_values(":why", s(why));
@@ -166,14 +162,8 @@ impl Store {
 
     /// Whether this worker holds the job, of the URL that it claimed; notes why it is about to give up.
     async fn still_held(&self, job: &Claimed, why: &str) -> Result<bool, StoreError> {
-        let update = self
-            .update_job(&job.key)
-            .update_expression("SET last_error = :why")
-            .condition_expression("lease_id = :lease AND wanted = :wanted")
-            .expression_attribute_values(":lease", s(&job.lease))
-            .expression_attribute_values(":wanted", s(&job.wanted))
-            .expression_attribute_values(":why", s(why));
-        done("why a recording is given up", update).await
+        let update = self.held_by_url(job).update_expression("SET last_error = :why");
+        done("why a recording is given up", update.expression_attribute_values(":why", s(why))).await
     }
 
     /// Sets a job whose URL was replaced while it was copied back to waiting, for the new one.
@@ -203,7 +193,7 @@ impl Store {
             .expression_attribute_values(":expired", s(State::Expired.name()))
             .expression_attribute_values(":rejected", s(State::Rejected.name()))
             .expression_attribute_values(":failed", s(State::Failed.name()))
-            .expression_attribute_values(":shard", s(recordings::shard(key)));
+            .expression_attribute_values(":shard", s(key.shard(recordings::SHARDS).to_string()));
         done("a retry of the recording", update).await
     }
 
@@ -264,6 +254,14 @@ impl Store {
 
     fn update_job(&self, key: &SessionKey) -> UpdateItemFluentBuilder {
         self.clients.dynamodb.update_item().table_name(&self.tables.recordings).key("session", s(key.as_str()))
+    }
+
+    /// An update by who holds the lease, while no newer URL is wanted: with one, what the old one came to says nothing.
+    fn held_by_url(&self, job: &Claimed) -> UpdateItemFluentBuilder {
+        self.update_job(&job.key)
+            .condition_expression("lease_id = :lease AND wanted = :wanted")
+            .expression_attribute_values(":lease", s(&job.lease))
+            .expression_attribute_values(":wanted", s(&job.wanted))
     }
 
     /// An update by who holds the lease, while it is still this recording that is wanted, if perhaps by a newer URL.

@@ -74,7 +74,7 @@ impl Store {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         if next.state == State::Pending {
             set.push_str(", unfinished = :shard");
-            update = update.expression_attribute_values(":shard", s(shard(key)));
+            update = update.expression_attribute_values(":shard", s(key.shard(SHARDS).to_string()));
         }
         if let Some(expiry) = self.expiry(Some(source_expires_at), received_at) {
             set.push_str(", expires_at = :expires_at");
@@ -102,11 +102,6 @@ impl Store {
             Err(error) => Err(StoreError::from_sdk("the recording", &error)),
         }
     }
-}
-
-/// The job's key in the index of what is unfinished.
-pub(super) fn shard(key: &SessionKey) -> String {
-    (key.as_str().bytes().fold(0_u8, u8::wrapping_add) % SHARDS).to_string()
 }
 
 fn job(item: &Item) -> Option<Job> {
