@@ -157,7 +157,7 @@ impl World {
         environment.insert("EXOTEL_TOKEN_SECRETS".to_owned(), cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS.to_owned());
         environment.extend(self.environment.clone());
         let config = Config::read(webhook, &|name| environment.get(name).cloned()).expect("a configuration");
-        App::new(config, between(&self.clients), clock)
+        App::new(webhook, config, between(&self.clients), clock)
     }
 
     /// A request to an instance as the platform would send it, its path below the function's own.

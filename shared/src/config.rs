@@ -1,7 +1,8 @@
 //! Configuration, read once at the edge through a lookup, so that nothing else touches the environment. A bad value is
 //! an error that names the variable; it never becomes a default.
 
-use crate::auth::{Secret, exotel::Tokens, vocobase::Signatures};
+use crate::auth::exotel::{self, Tokens};
+use crate::auth::vocobase::{self, Signatures};
 use crate::session::{Provider, Webhook};
 use crate::storage::Tables;
 
@@ -63,6 +64,9 @@ pub struct Config {
     pub tokens: Tokens,
     /// Vocobase's signatures.
     pub signatures: Signatures,
+    /// `EXOTEL_TOKEN_SECRET_ARN` or `VOCOBASE_SECRET_ARN`: where Secrets Manager holds the secrets, which are then not
+    /// in the environment.
+    pub secret_arn: Option<String>,
     /// Where the other Exotel webhooks are (`SESSION_END_URL` and so on); `session_start` hands them out.
     pub siblings: Vec<(Webhook, String)>,
 }
@@ -72,13 +76,13 @@ impl Config {
     pub fn read(webhook: Webhook, lookup: Lookup<'_>) -> Result<Self, ConfigError> {
         let tokens = tokens(lookup)?;
         let signatures = signatures(lookup)?;
-        match webhook {
-            Webhook::SessionCompleted if signatures.secrets.is_empty() => {
-                return Err(ConfigError::Missing("VOCOBASE_SECRETS"));
-            }
-            Webhook::SessionCompleted => {}
-            _ if tokens.secrets.is_empty() => return Err(ConfigError::Missing("EXOTEL_TOKEN_SECRETS")),
-            _ => {}
+        let (given, secrets, secret_arn) = match webhook.provider() {
+            Provider::Exotel => (!tokens.secrets.is_empty(), "EXOTEL_TOKEN_SECRETS", "EXOTEL_TOKEN_SECRET_ARN"),
+            Provider::Vocobase => (!signatures.secrets.is_empty(), "VOCOBASE_SECRETS", "VOCOBASE_SECRET_ARN"),
+        };
+        let secret_arn = set(lookup, secret_arn).filter(|_| !given);
+        if !given && secret_arn.is_none() {
+            return Err(ConfigError::Missing(secrets));
         }
         let siblings = [
             (Webhook::SessionEnd, "SESSION_END_URL"),
@@ -91,6 +95,7 @@ impl Config {
             deadline: deadline(webhook.provider(), lookup)?,
             tokens,
             signatures,
+            secret_arn,
             siblings: siblings.into_iter().filter_map(|(webhook, name)| Some((webhook, set(lookup, name)?))).collect(),
         })
     }
@@ -99,46 +104,22 @@ impl Config {
 /// `VOCOBASE_SECRETS` (comma-separated) and `TIMESTAMP_TOLERANCE_SECONDS`.
 pub fn signatures(lookup: Lookup<'_>) -> Result<Signatures, ConfigError> {
     const NAME: &str = "VOCOBASE_SECRETS";
-    let mut secrets = Vec::new();
-    if let Some(list) = set(lookup, NAME) {
-        for secret in list.split(',').map(str::trim) {
-            if secret.is_empty() {
-                return Err(ConfigError::Bad(NAME, "has an empty secret between its commas"));
-            }
-            secrets.push(Secret::new(secret));
-        }
-    }
+    let secrets = set(lookup, NAME).map_or(Ok(Vec::new()), |list| vocobase::secrets(&list));
     let tolerance_seconds = positive(lookup, "TIMESTAMP_TOLERANCE_SECONDS")?.unwrap_or(DEFAULT_TOLERANCE_SECONDS);
-    Ok(Signatures { secrets, tolerance_seconds })
+    Ok(Signatures { secrets: secrets.map_err(|why| ConfigError::Bad(NAME, why))?, tolerance_seconds })
 }
 
 /// `EXOTEL_TOKEN_SECRETS` (`kid:secret,…`; the first one mints) and `EXOTEL_SESSION_TOKENS_ONLY`.
 pub fn tokens(lookup: Lookup<'_>) -> Result<Tokens, ConfigError> {
     const NAME: &str = "EXOTEL_TOKEN_SECRETS";
     const ONLY: &str = "EXOTEL_SESSION_TOKENS_ONLY";
-    let mut secrets: Vec<(String, Secret)> = Vec::new();
-    if let Some(list) = set(lookup, NAME) {
-        for pair in list.split(',').map(str::trim) {
-            let (kid, secret) = pair.split_once(':').ok_or(ConfigError::Bad(NAME, "is not kid:secret,kid:secret,…"))?;
-            let kid_is_plain = !kid.is_empty() && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if !kid_is_plain {
-                return Err(ConfigError::Bad(NAME, "has a kid that is not letters, digits or _"));
-            }
-            if secret.is_empty() {
-                return Err(ConfigError::Bad(NAME, "has an empty secret"));
-            }
-            if secrets.iter().any(|(known, _)| known == kid) {
-                return Err(ConfigError::Bad(NAME, "has a kid twice"));
-            }
-            secrets.push((kid.to_owned(), Secret::new(secret)));
-        }
-    }
+    let secrets = set(lookup, NAME).map_or(Ok(Vec::new()), |list| exotel::secrets(&list));
     let session_tokens_only = match set(lookup, ONLY).as_deref() {
         None | Some("false") => false,
         Some("true") => true,
         Some(_) => return Err(ConfigError::Bad(ONLY, "is neither true nor false")),
     };
-    Ok(Tokens { secrets, session_tokens_only })
+    Ok(Tokens { secrets: secrets.map_err(|why| ConfigError::Bad(NAME, why))?, session_tokens_only })
 }
 
 /// `DEADLINE_MS`, never more than the platform waits: an answer that comes later is one that nobody hears.
@@ -154,7 +135,8 @@ fn deadline(provider: Provider, lookup: Lookup<'_>) -> Result<std::time::Duratio
     }
 }
 
-fn set(lookup: Lookup<'_>, name: &str) -> Option<String> {
+/// A variable that is set, and not to nothing.
+pub(crate) fn set(lookup: Lookup<'_>, name: &str) -> Option<String> {
     lookup(name).filter(|value| !value.is_empty())
 }
 
@@ -212,10 +194,10 @@ mod tests {
             ("DEADLINE_MS", "15001"),
             ("RETENTION_DAYS", "-1"),
             ("TIMESTAMP_TOLERANCE_SECONDS", "99999999999999999999"),
-            ("EXOTEL_TOKEN_SECRETS", "hunter2"),
             ("EXOTEL_TOKEN_SECRETS", "k1:hunter2,k1:b"),
             ("EXOTEL_TOKEN_SECRETS", "k.1:hunter2"),
             ("EXOTEL_TOKEN_SECRETS", "k1:"),
+            ("EXOTEL_TOKEN_SECRETS", "k1:hunter2,hunter2"),
             ("EXOTEL_SESSION_TOKENS_ONLY", "yes"),
             ("VOCOBASE_SECRETS", "hunter2,,b"),
             ("EVENTS_TABLE", ""),

@@ -2,15 +2,17 @@
 //! belongs to, and keeping it.
 //!
 //! Dependencies inside the crate point one way: [`wire`] knows nothing; [`auth`] and [`call`] know wire models;
-//! [`storage`] knows calls and is the only place that names the AWS SDK's operations; [`webhook`], the edge, knows
-//! them all and is the only place that names `lambda_http`.
+//! [`storage`] knows calls, and [`keyring`] keys: they are the only places that name the AWS SDK's operations.
+//! [`webhook`], the edge, knows them all and is the only place that names `lambda_http`.
 
 pub mod auth;
 pub mod call;
 pub mod config;
 pub mod instant;
 pub mod json;
+pub mod keyring;
 pub mod logging;
+pub mod metrics;
 pub mod profile;
 pub mod recording;
 pub mod session;

@@ -118,6 +118,7 @@ fn environment(world: &World) -> BTreeMap<String, String> {
     environment.insert("VOCOBASE_SECRETS".to_owned(), cli::dev::DEFAULT_VOCOBASE_SECRETS.to_owned());
     environment.insert("EXOTEL_TOKEN_SECRETS".to_owned(), cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS.to_owned());
     environment.insert("LOG_LEVEL".to_owned(), "debug".to_owned());
+    environment.insert("STACK_NAME".to_owned(), "hookswitch".to_owned());
     environment
 }
 
@@ -162,7 +163,16 @@ async fn every_binary_receives_function_url_events_and_logs_json() {
         let outcomes: Vec<&Value> =
             lines.iter().filter(|line| line["message"] == "delivery").map(|line| &line["outcome"]).collect();
         assert_eq!(outcomes, ["stored", "stored", "refused", "refused"], "{lines:?}");
-        assert_eq!(lines[0]["webhook"], webhook.name());
+        // Each delivery is counted once, and CloudWatch is told how to read that.
+        let counted: Vec<&Value> = lines.iter().filter(|line| line["_aws"].is_object()).collect();
+        let outcomes: Vec<&Value> = counted.iter().map(|line| &line["outcome"]).collect();
+        assert_eq!(outcomes, ["stored", "stored", "refused", "refused"], "{lines:?}");
+        for line in counted {
+            assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Namespace"], "Hookswitch");
+            assert_eq!([&line["stack"], &line["webhook"]], ["hookswitch", webhook.name()]);
+            assert_eq!(line["Deliveries"], 1.0);
+            assert!(line["HandlingTime"].as_f64().is_some_and(|ms| ms > 0.0), "{line}");
+        }
     }
 }
 

@@ -15,4 +15,5 @@ mod odd_values;
 mod order;
 mod process;
 mod recordings;
+mod secrets;
 mod units;

@@ -137,7 +137,7 @@ impl LocalRun {
         let mut apps = Apps::new();
         for webhook in Webhook::ALL {
             let config = shared::config::Config::read(webhook, &function_lookup)?;
-            apps.insert(webhook, App::new(config, found.connect()?, Arc::clone(&clock)));
+            apps.insert(webhook, App::new(webhook, config, found.connect()?, Arc::clone(&clock)));
         }
 
         let url_with_token = |webhook: Webhook| match (webhook.provider(), tokens.function_token(webhook)) {

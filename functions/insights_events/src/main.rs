@@ -1,15 +1,17 @@
 //! The `insights_events` function: see the library beside it.
 
+use std::sync::Arc;
+
 use lambda_http::{Error, Request, run, service_fn};
 use shared::webhook::App;
-use shared::{Webhook, logging};
+use shared::{Instant, Webhook, logging};
 
 #[tokio::main(flavor = "current_thread")]
-#[allow(clippy::disallowed_methods, reason = "the edge: the environment is read here and passed in")]
+#[allow(clippy::disallowed_methods, reason = "the edge: environment and clock are read here and passed in")]
 async fn main() -> Result<(), Error> {
     let lookup = |name: &str| std::env::var(name).ok();
     logging::init_json(&lookup)?;
-    let app = App::from_environment(Webhook::InsightsEvents, &lookup)?;
+    let app = App::from_environment(Webhook::InsightsEvents, &lookup, Arc::new(Instant::now))?;
     app.warm().await;
     let app = &app;
     run(service_fn(async move |request: Request| Ok::<_, Error>(insights_events::handle(app, request).await))).await

@@ -14,6 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::config::{self, ConfigError, Lookup};
+use shared::metrics::Metrics;
 use shared::recording::State;
 use shared::storage::{Claimed, Clients, Next, Store, StoreError, connect};
 use shared::{Clock, Instant, SessionKey};
@@ -38,9 +39,13 @@ const WORTH_BEGINNING: Duration = Duration::from_secs(20);
 /// Jobs that one sweep works on at most, of each shard.
 const SWEEP: usize = 50;
 
+/// The metrics' word for a recording that will be tried again.
+const WAITING: &str = "waiting";
+
 /// What the function is built from, once per instance.
 pub struct Archiver {
     store: Store,
+    metrics: Metrics,
     sources: Sources,
     clock: Clock,
 }
@@ -71,12 +76,13 @@ impl Archiver {
         };
         let sources = Sources::public(hosts, limits, system_lookup(), ca.as_deref())
             .map_err(|_| ConfigError::Bad("RECORDING_CA_FILE", "holds no certificate that can be read"))?;
-        Ok(Self::new(config::Storage::read(lookup)?, connect(lookup)?, sources, Arc::new(Instant::now)))
+        let parts = Self::new(config::Storage::read(lookup)?, connect(lookup)?, sources, Arc::new(Instant::now));
+        Ok(Self { metrics: Metrics::read(lookup), ..parts })
     }
 
-    /// Builds it from its parts.
+    /// Builds it from its parts, without metrics.
     pub fn new(storage: config::Storage, clients: Clients, sources: Sources, clock: Clock) -> Self {
-        Self { store: Store::new(clients, storage), sources, clock }
+        Self { store: Store::new(clients, storage), metrics: Metrics::default(), sources, clock }
     }
 
     /// Works on one job, if it is to be had. `worker` is unlike any other worker's name.
@@ -93,12 +99,14 @@ impl Archiver {
             tracing::warn!(session = %key, %error, "an abandoned upload could not be aborted");
         }
         let began_at = self.store.call_started_at(key, now).await?.unwrap_or(now);
+        let began = time::Instant::now();
         let copied = copy(&self.store, &self.sources, &job, &object_prefix(key, began_at), until).await;
         let now = (self.clock)();
         let outcome = match copied {
             Ok(archived) => {
                 if self.store.recording_archived(&job, &archived, now).await? {
                     tracing::info!(session = %key, bytes = archived.bytes, attempts = job.attempts, "recording archived");
+                    self.metrics.archived(archived.bytes, began.elapsed(), job.wanted_at, now);
                     return Ok(Outcome::Archived);
                 }
                 Outcome::Waiting
@@ -107,16 +115,19 @@ impl Archiver {
                 // The lease runs out by itself if this cannot be noted either.
                 let wait = Next::Retry(now.plus_seconds(FIRST_WAIT_SECONDS));
                 let _ = self.store.recording_not_archived(&job, &error.to_string(), wait, now).await;
+                self.metrics.recording(WAITING, now);
                 return Err(error);
             }
             Err(error) => {
                 let next = next(&job, &error, now);
                 tracing::warn!(session = %key, attempts = job.attempts, reason = %error, "recording not archived");
                 if self.store.recording_not_archived(&job, &error.to_string(), next, now).await? {
-                    return Ok(match next {
-                        Next::Retry(_) => Outcome::Waiting,
-                        Next::GiveUp(state) => Outcome::GivenUp(state),
-                    });
+                    let (outcome, word) = match next {
+                        Next::Retry(_) => (Outcome::Waiting, WAITING),
+                        Next::GiveUp(state) => (Outcome::GivenUp(state), state.name()),
+                    };
+                    self.metrics.recording(word, now);
+                    return Ok(outcome);
                 }
                 Outcome::Waiting
             }
@@ -139,6 +150,7 @@ impl Archiver {
                 Err(error) => failed = Some(error),
             }
         }
+        self.metrics.oldest_unfinished(self.store.oldest_unfinished_recording().await?, (self.clock)());
         failed.map_or(Ok(archived), Err)
     }
 }

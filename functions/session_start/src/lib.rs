@@ -7,7 +7,6 @@ use shared::webhook::{App, receive};
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use shared::config::Config;
 use shared::json::Json;
 use shared::profile::{Override, Profile};
 
@@ -40,9 +39,8 @@ struct Target {
 }
 
 impl Reply {
-    fn new(profile: Profile, session_id: Option<&str>, config: &Config) -> Self {
-        let targets =
-            profile.webhooks.into_iter().filter_map(|(name, wanted)| target(&name, wanted, session_id, config));
+    fn new(profile: Profile, session_id: Option<&str>, app: &App) -> Self {
+        let targets = profile.webhooks.into_iter().filter_map(|(name, wanted)| target(&name, wanted, session_id, app));
         Self {
             greeting_message: profile.greeting.map(|text| Text { text }),
             session_constants: profile.session_constants,
@@ -58,17 +56,13 @@ const OVERRIDABLE: [Webhook; 4] =
 
 /// Where one webhook of the session goes: where the profile says, or to this bundle's own function with a token for
 /// this session only.
-fn target(name: &str, wanted: Override, session_id: Option<&str>, config: &Config) -> Option<(&'static str, Target)> {
+fn target(name: &str, wanted: Override, session_id: Option<&str>, app: &App) -> Option<(&'static str, Target)> {
     let named = name.parse().ok().filter(|webhook: &Webhook| OVERRIDABLE.contains(webhook));
     let Some(webhook) = named else {
         tracing::warn!(webhook = name, "a profile names a webhook that cannot be sent elsewhere: passed over");
         return None;
     };
-    let own = || {
-        let (_, base) = config.siblings.iter().find(|(sibling, _)| *sibling == webhook)?;
-        config.tokens.session_url(base, webhook, session_id?)
-    };
-    let url = wanted.url.or_else(own)?;
+    let url = wanted.url.or_else(|| app.session_url(webhook, session_id?))?;
     let (trigger_type, trigger_interval_sec) = (wanted.trigger_type, wanted.trigger_interval_sec);
     Some((webhook.name(), Target { url, trigger_type, trigger_interval_sec }))
 }
@@ -77,7 +71,7 @@ fn target(name: &str, wanted: Override, session_id: Option<&str>, config: &Confi
 pub async fn handle(app: &App, request: Request) -> Response<Body> {
     receive(app, Webhook::SessionStart, request, async |delivery| {
         let session_id = delivery.map(|delivery| delivery.call.key.id());
-        Reply::new(app.profile(delivery).await, session_id, &app.config)
+        Reply::new(app.profile(delivery).await, session_id, app)
     })
     .await
 }

@@ -19,6 +19,32 @@ pub struct Tokens {
     pub session_tokens_only: bool,
 }
 
+/// Reads `kid:secret,kid:secret,…`; a text without `:` is one secret, `k1`. An error says what is wrong with the text
+/// and nothing of what it says.
+pub fn secrets(text: &str) -> Result<Vec<(String, Secret)>, &'static str> {
+    if !text.contains([':', ',']) && !text.trim().is_empty() {
+        return Ok(vec![(FIRST_KID.to_owned(), Secret::new(text.trim()))]);
+    }
+    let mut secrets: Vec<(String, Secret)> = Vec::new();
+    for pair in text.split(',').map(str::trim) {
+        let (kid, secret) = pair.split_once(':').ok_or("is not kid:secret,kid:secret,…")?;
+        if kid.is_empty() || !kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return Err("has a kid that is not letters, digits or _");
+        }
+        if secret.is_empty() {
+            return Err("has an empty secret");
+        }
+        if secrets.iter().any(|(known, _)| known == kid) {
+            return Err("has a kid twice");
+        }
+        secrets.push((kid.to_owned(), Secret::new(secret)));
+    }
+    Ok(secrets)
+}
+
+/// The name of a secret that has none.
+pub const FIRST_KID: &str = "k1";
+
 /// What a valid token allows.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Grant {

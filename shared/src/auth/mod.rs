@@ -73,6 +73,13 @@ pub enum Refused {
     OtherSession,
 }
 
+impl Refused {
+    /// Whether keys that are not known yet could make it right.
+    pub const fn may_be_news(self) -> bool {
+        matches!(self, Self::UnknownKey | Self::Mismatch)
+    }
+}
+
 /// A signing secret. Its `Debug` says nothing.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);

@@ -40,6 +40,15 @@ impl Signatures {
     }
 }
 
+/// Reads secrets separated by commas. An error says what is wrong with the text and nothing of what it says.
+pub fn secrets(text: &str) -> Result<Vec<Secret>, &'static str> {
+    let secret = |text: &str| match text.trim() {
+        "" => Err("has an empty secret"),
+        text => Ok(Secret::new(text)),
+    };
+    text.split(',').map(secret).collect()
+}
+
 /// Signs as the platform does; returns the value of the signature header.
 pub fn sign(secret: &Secret, timestamp: &str, body: &[u8]) -> String {
     format!("sha256={}", secret.sign(&[timestamp.as_bytes(), b".", body]))

@@ -12,7 +12,9 @@ use aws_smithy_http_client::{
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 
-use crate::config::{ConfigError, Lookup};
+use aws_types::SdkConfig;
+
+use crate::config::{ConfigError, Lookup, set};
 
 /// The services that the bundle keeps things in.
 #[derive(Clone, Debug)]
@@ -27,50 +29,49 @@ pub struct Clients {
 const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 
 /// Clients from `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN` and, where the stores
-/// are not AWS's own, `AWS_ENDPOINT_URL_DYNAMODB` and `AWS_ENDPOINT_URL_S3`.
+/// are not AWS's own, `AWS_ENDPOINT_URL` or `AWS_ENDPOINT_URL_DYNAMODB` and `AWS_ENDPOINT_URL_S3`.
 pub fn connect(lookup: Lookup<'_>) -> Result<Clients, ConfigError> {
-    let get = |name: &'static str| lookup(name).filter(|value| !value.is_empty());
-    let required = |name: &'static str| get(name).ok_or(ConfigError::Missing(name));
-    let region = Region::new(required("AWS_REGION")?);
-    let credentials = SharedCredentialsProvider::new(Credentials::new(
-        required("AWS_ACCESS_KEY_ID")?,
-        required("AWS_SECRET_ACCESS_KEY")?,
-        get("AWS_SESSION_TOKEN"),
-        None,
-        "environment",
-    ));
-    let http = https()?;
-    // One attempt is short and there are several: a lost packet must not cost the platform's whole patience.
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(1))
-        .operation_attempt_timeout(Duration::from_secs(2))
-        .build();
-    let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(50));
-
-    let mut dynamodb = aws_sdk_dynamodb::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(http.clone())
-        .credentials_provider(credentials.clone())
-        .region(region.clone())
-        .timeout_config(timeouts.clone())
-        .retry_config(retries.clone());
-    if let Some(url) = get("AWS_ENDPOINT_URL_DYNAMODB") {
+    let shared = aws(lookup)?;
+    let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(&shared);
+    if let Some(url) = set(lookup, "AWS_ENDPOINT_URL_DYNAMODB") {
         dynamodb = dynamodb.endpoint_url(url);
     }
-    let mut s3 = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(http)
-        .credentials_provider(credentials)
-        .region(region)
-        .timeout_config(timeouts)
-        .retry_config(retries);
-    if let Some(url) = get("AWS_ENDPOINT_URL_S3") {
-        s3 = s3.endpoint_url(url).force_path_style(true);
+    // An endpoint that is not AWS's own has no names for buckets.
+    let endpoint = set(lookup, "AWS_ENDPOINT_URL_S3").or_else(|| set(lookup, "AWS_ENDPOINT_URL"));
+    let mut s3 = aws_sdk_s3::config::Builder::from(&shared).force_path_style(endpoint.is_some());
+    if let Some(url) = endpoint {
+        s3 = s3.endpoint_url(url);
     }
     Ok(Clients {
         dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
         s3: aws_sdk_s3::Client::from_conf(s3.build()),
     })
+}
+
+/// What the clients of all services have in common.
+pub(crate) fn aws(lookup: Lookup<'_>) -> Result<SdkConfig, ConfigError> {
+    let required = |name: &'static str| set(lookup, name).ok_or(ConfigError::Missing(name));
+    let credentials = Credentials::new(
+        required("AWS_ACCESS_KEY_ID")?,
+        required("AWS_SECRET_ACCESS_KEY")?,
+        set(lookup, "AWS_SESSION_TOKEN"),
+        None,
+        "environment",
+    );
+    // One attempt is short and there are several: a lost packet must not cost the platform's whole patience.
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .operation_attempt_timeout(Duration::from_secs(2))
+        .build();
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(https()?)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .region(Region::new(required("AWS_REGION")?))
+        .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(50)));
+    config.set_endpoint_url(set(lookup, "AWS_ENDPOINT_URL"));
+    Ok(config.build())
 }
 
 /// HTTPS as every client here speaks it.

@@ -24,6 +24,8 @@ pub struct Claimed {
     pub url: String,
     /// When the URL stops working.
     pub expires_at: Instant,
+    /// When a delivery first offered a recording of this call.
+    pub wanted_at: Option<Instant>,
     /// How often it has been claimed, this time included.
     pub attempts: u32,
     /// An upload that an earlier worker did not finish: key and id.
@@ -231,6 +233,32 @@ impl Store {
         Ok(found.into_iter().map(|(_, key)| key).collect())
     }
 
+    /// When the recording that has waited longest was first offered; `None` if none is unfinished.
+    pub async fn oldest_unfinished_recording(&self) -> Result<Option<Instant>, StoreError> {
+        let mut oldest: Option<String> = None;
+        for shard in 0..recordings::SHARDS {
+            let query = self
+                .clients
+                .dynamodb
+                .query()
+                .table_name(&self.tables.recordings)
+                .index_name(UNFINISHED)
+                .key_condition_expression("unfinished = :shard")
+                .projection_expression("received_at")
+                .expression_attribute_values(":shard", s(shard.to_string()));
+            let mut items = query.into_paginator().items().send();
+            while let Some(item) = items.next().await {
+                let item = item.map_err(|error| StoreError::from_sdk("the oldest recording", &error))?;
+                if let Some(received_at) = text(&item, "received_at")
+                    && oldest.as_deref().is_none_or(|oldest| received_at < oldest)
+                {
+                    oldest = Some(received_at.to_owned());
+                }
+            }
+        }
+        Ok(oldest.as_deref().and_then(Instant::parse))
+    }
+
     /// When a call began, for the place of its recording.
     pub async fn call_started_at(&self, key: &SessionKey, now: Instant) -> Result<Option<Instant>, StoreError> {
         Ok(self.call_as_seen(key, now).await?.and_then(|seen| seen.call.started_at))
@@ -301,6 +329,7 @@ fn claimed(key: &SessionKey, lease: &str, item: &Item) -> Option<Claimed> {
         key: key.clone(),
         url: text(item, "source_url")?.to_owned(),
         expires_at: Instant::parse(text(item, "source_expires_at")?)?,
+        wanted_at: text(item, "received_at").and_then(Instant::parse),
         attempts: text(item, "attempts")?.parse().ok()?,
         abandoned: upload.map(|(key, upload)| (key.to_owned(), upload.to_owned())),
         lease: lease.to_owned(),

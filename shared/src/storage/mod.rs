@@ -20,6 +20,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use lru::LruCache;
 
 pub use calls::{BY_CONTACT, BY_DAY, DAY_SHARDS, item_to_call};
+pub(crate) use clients::aws;
 pub use clients::{Clients, connect, https};
 pub use events::{BODIES, event_body, event_key};
 pub use jobs::{Archived, Claimed, Next};

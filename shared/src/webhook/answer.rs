@@ -6,6 +6,7 @@ use lambda_http::{Body, Response};
 use serde::Serialize;
 
 use crate::auth::Refused;
+use crate::keyring::Unreadable;
 use crate::storage::StoreError;
 
 /// `data` where there is nothing to say: `{}`.
@@ -20,6 +21,8 @@ pub(super) enum Problem {
     #[error(transparent)]
     Refused(#[from] Refused),
     #[error(transparent)]
+    Keys(#[from] Unreadable),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the deadline passed before everything was stored")]
     Late,
@@ -31,7 +34,7 @@ impl Problem {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(_) => StatusCode::UNAUTHORIZED,
-            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Keys(_) | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -39,7 +42,7 @@ impl Problem {
     pub(super) const fn outcome(&self) -> &'static str {
         match self {
             Self::Method | Self::Refused(_) => "refused",
-            Self::Store(_) | Self::Late => "failed",
+            Self::Keys(_) | Self::Store(_) | Self::Late => "failed",
         }
     }
 
@@ -48,6 +51,7 @@ impl Problem {
         match self {
             Self::Method => ("HS405", "Method not allowed", "Send a POST request"),
             Self::Refused(_) => ("HS401", "Unauthorized", "The token or signature of this delivery is not valid"),
+            Self::Keys(_) => ("HS503", "Service unavailable", "The delivery could not be verified: send it again"),
             Self::Store(_) => ("HS503", "Service unavailable", "The delivery could not be stored: send it again"),
             Self::Late => ("HS504", "Gateway timeout", "The delivery was not stored in time: send it again"),
         }

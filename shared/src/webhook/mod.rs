@@ -17,6 +17,8 @@ use crate::auth::exotel::Grant;
 use crate::auth::{Refused, Verified, vocobase};
 use crate::call::{Delivery, Field, NotADelivery, Source};
 use crate::config::{Config, ConfigError, Lookup};
+use crate::keyring::{Keyring, Keys};
+use crate::metrics::Metrics;
 use crate::profile::{self, Profile};
 use crate::session::{Provider, Webhook};
 use crate::storage::{Clients, Kept, Store, StoreError, connect};
@@ -24,8 +26,9 @@ use crate::{Clock, Instant};
 
 /// What a function is built from, once per instance.
 pub struct App {
-    /// The configuration it was built with.
-    pub config: Config,
+    config: Config,
+    keyring: Keyring,
+    metrics: Metrics,
     store: Store,
     clock: Clock,
 }
@@ -37,21 +40,32 @@ const MAX_HEADER_BYTES: usize = 1024;
 
 impl App {
     /// Builds it from the environment of the function that receives `webhook`.
-    pub fn from_environment(webhook: Webhook, lookup: Lookup<'_>) -> Result<Self, ConfigError> {
+    pub fn from_environment(webhook: Webhook, lookup: Lookup<'_>, clock: Clock) -> Result<Self, ConfigError> {
         let config = Config::read(webhook, lookup)?;
-        Ok(Self::new(config, connect(lookup)?, std::sync::Arc::new(Instant::now)))
+        let keyring = Keyring::new(webhook.provider(), &config, lookup)?;
+        let metrics = Metrics::read(lookup);
+        Ok(Self { keyring, metrics, ..Self::new(webhook, config, connect(lookup)?, clock) })
     }
 
-    /// Builds it from its parts.
-    pub fn new(config: Config, clients: Clients, clock: Clock) -> Self {
+    /// Builds it from its parts, with the keys that the configuration holds and without metrics.
+    pub fn new(webhook: Webhook, config: Config, clients: Clients, clock: Clock) -> Self {
         let store = Store::new(clients, config.storage.clone());
-        Self { config, store, clock }
+        let keyring = Keyring::given(webhook.provider(), &config);
+        Self { keyring, metrics: Metrics::default(), store, clock, config }
     }
 
-    /// Pays for the first connection while the instance starts, and not while a platform waits. Failing here is
-    /// harmless.
+    /// Reads the keys and pays for the first connection while the instance starts, and not while a platform waits.
+    /// Failing here is harmless: the first delivery tries again.
     pub async fn warm(&self) {
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), self.store.warm()).await;
+        let connection = tokio::time::timeout(std::time::Duration::from_secs(1), self.store.warm());
+        let keys = self.keyring.keys((self.clock)());
+        let _ = futures_util::future::join(connection, keys).await;
+    }
+
+    /// This bundle's own URL of `webhook` for one session, with its token; `None` if it has none.
+    pub fn session_url(&self, webhook: Webhook, session_id: &str) -> Option<String> {
+        let (_, base) = self.config.siblings.iter().find(|(sibling, _)| *sibling == webhook)?;
+        self.keyring.known()?.tokens.session_url(base, webhook, session_id)
     }
 
     /// The profile for a delivery, or the default one where there is no delivery. Never fails: what cannot be read in
@@ -85,7 +99,10 @@ pub async fn receive<D: Serialize>(
     let mut session = None;
     let handled = tokio::time::timeout(app.config.deadline, handle(app, webhook, &request, reply, &mut session));
     let outcome = handled.await.unwrap_or(Err(Problem::Late));
-    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let elapsed = started.elapsed();
+    let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    let word = outcome.as_ref().map_or_else(Problem::outcome, |(word, _)| word);
+    app.metrics.delivery(webhook, word, elapsed, (app.clock)());
     let (webhook, session) = (webhook.name(), session.as_deref().unwrap_or("-"));
     match outcome {
         Ok((word, data)) => {
@@ -115,7 +132,7 @@ async fn handle<D: Serialize>(
         return Err(Problem::Method);
     }
     let received_at = (app.clock)();
-    let (body, grant) = authenticate(app, webhook, request, received_at)?;
+    let (body, grant) = verify(app, webhook, request, received_at).await?;
     let delivery = match Delivery::read(webhook, &body, Source::Webhook) {
         Ok(delivery) => delivery,
         Err(why) => return quarantine(app, webhook, &body, &why, received_at, reply(None)).await,
@@ -173,20 +190,36 @@ const fn word(kept: Kept) -> &'static str {
     }
 }
 
-fn authenticate<'a>(
+/// Refuses a delivery only by keys that were read after it came: those known before may have been rotated away.
+async fn verify<'a>(
     app: &App,
+    webhook: Webhook,
+    request: &'a Request,
+    received_at: Instant,
+) -> Result<(Verified<'a>, Grant), Problem> {
+    let keys = app.keyring.keys(received_at).await?;
+    match authenticate(&keys, webhook, request, received_at) {
+        Err(refused) if refused.may_be_news() => match app.keyring.newer(received_at).await? {
+            None => Err(refused.into()),
+            Some(newer) => Ok(authenticate(&newer, webhook, request, received_at)?),
+        },
+        verified => Ok(verified?),
+    }
+}
+
+fn authenticate<'a>(
+    keys: &Keys,
     webhook: Webhook,
     request: &'a Request,
     now: Instant,
 ) -> Result<(Verified<'a>, Grant), Refused> {
     let body: &[u8] = request.body().as_ref();
     match webhook.provider() {
-        Provider::Exotel => app.config.tokens.verify(webhook, request.uri().path(), request.uri().query(), body),
+        Provider::Exotel => keys.tokens.verify(webhook, request.uri().path(), request.uri().query(), body),
         Provider::Vocobase => {
             let header = |name| single_header(request.headers(), name);
-            let signatures = &app.config.signatures;
-            let body = signatures.verify(header(vocobase::SIGNATURE), header(vocobase::TIMESTAMP), body, now)?;
-            Ok((body, Grant::AnySession))
+            let (signature, timestamp) = (header(vocobase::SIGNATURE), header(vocobase::TIMESTAMP));
+            Ok((keys.signatures.verify(signature, timestamp, body, now)?, Grant::AnySession))
         }
     }
 }

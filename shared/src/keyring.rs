@@ -1,0 +1,185 @@
+//! The keys that deliveries are verified with: what the environment gives, or what AWS Secrets Manager holds.
+//!
+//! Those in Secrets Manager are read when the instance starts, then every five minutes, and at once for a delivery
+//! that they do not explain, so that a rotation is picked up by the first delivery that needs it. A read that fails
+//! leaves the last keys in place; without any keys nothing is accepted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+use aws_types::SdkConfig;
+
+use crate::auth::exotel::{self, Tokens};
+use crate::auth::vocobase::{self, Signatures};
+use crate::config::{Config, ConfigError, Lookup, set};
+use crate::instant::Instant;
+use crate::session::Provider;
+use crate::storage::aws;
+
+/// How old keys may be before they are read again.
+const FRESH_MILLIS: i64 = 5 * 60 * 1000;
+/// After a read that failed, old keys serve for so long before the next.
+const PAUSE_MILLIS: i64 = 10 * 1000;
+/// Early reads that one instance makes in a minute at most, so that forged deliveries cannot make it ask without end.
+const EARLY_READS_A_MINUTE: usize = 6;
+/// All the attempts of one read: a caller may be waiting.
+const READ_TIME: Duration = Duration::from_millis(1500);
+
+/// What deliveries are verified with.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// Exotel's tokens.
+    pub tokens: Tokens,
+    /// Vocobase's signatures.
+    pub signatures: Signatures,
+}
+
+/// The keys cannot be read, or not yet again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the keys to verify it with cannot be read")]
+pub struct Unreadable;
+
+/// Keys, kept up to date.
+pub struct Keyring {
+    provider: Provider,
+    /// As configured: with the secrets, or without them where Secrets Manager holds them.
+    configured: Arc<Keys>,
+    managed: Option<Managed>,
+}
+
+struct Managed {
+    client: Client,
+    arn: String,
+    held: Mutex<Held>,
+    /// One read at a time.
+    reading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// With the time at which their read began.
+    keys: Option<(Instant, Arc<Keys>)>,
+    failed_at: Option<Instant>,
+    early_reads: Vec<Instant>,
+}
+
+impl Keyring {
+    /// The keyring of a function that receives from `provider`.
+    pub fn new(provider: Provider, config: &Config, lookup: Lookup<'_>) -> Result<Self, ConfigError> {
+        let managed = match &config.secret_arn {
+            None => None,
+            Some(arn) => Some(Managed {
+                client: client(&aws(lookup)?, set(lookup, "AWS_ENDPOINT_URL_SECRETS_MANAGER")),
+                arn: arn.clone(),
+                held: Mutex::default(),
+                reading: tokio::sync::Mutex::default(),
+            }),
+        };
+        Ok(Self { managed, ..Self::given(provider, config) })
+    }
+
+    /// A keyring of the keys that the configuration itself holds.
+    pub fn given(provider: Provider, config: &Config) -> Self {
+        let keys = Keys { tokens: config.tokens.clone(), signatures: config.signatures.clone() };
+        Self { provider, configured: Arc::new(keys), managed: None }
+    }
+
+    /// The keys as they are known now, if there are any.
+    pub fn known(&self) -> Option<Arc<Keys>> {
+        match &self.managed {
+            None => Some(Arc::clone(&self.configured)),
+            Some(managed) => managed.held().keys.as_ref().map(|(_, keys)| Arc::clone(keys)),
+        }
+    }
+
+    /// The keys for a delivery that came at `now`: read again if they are old.
+    pub async fn keys(&self, now: Instant) -> Result<Arc<Keys>, Unreadable> {
+        let Some(managed) = &self.managed else { return Ok(Arc::clone(&self.configured)) };
+        let _one = managed.reading.lock().await;
+        let (known, paused) = {
+            let held = managed.held();
+            let age = |since: Instant| now.millis_since(since);
+            match &held.keys {
+                Some((read_at, keys)) if age(*read_at) < FRESH_MILLIS => return Ok(Arc::clone(keys)),
+                known => {
+                    let paused = held.failed_at.is_some_and(|failed_at| age(failed_at) < PAUSE_MILLIS);
+                    (known.as_ref().map(|(_, keys)| Arc::clone(keys)), paused)
+                }
+            }
+        };
+        match known {
+            Some(keys) if paused => Ok(keys),
+            known => self.read(managed, now).await.or(known.ok_or(Unreadable)),
+        }
+    }
+
+    /// Keys that were read after a delivery came at `now` which the known ones do not explain; `None` if they were
+    /// already. Without such keys nobody can tell whether the delivery is forged.
+    pub async fn newer(&self, now: Instant) -> Result<Option<Arc<Keys>>, Unreadable> {
+        let Some(managed) = &self.managed else { return Ok(None) };
+        let _one = managed.reading.lock().await;
+        {
+            let mut held = managed.held();
+            match &held.keys {
+                Some((read_at, _)) if *read_at == now => return Ok(None),
+                Some((read_at, keys)) if *read_at > now => return Ok(Some(Arc::clone(keys))),
+                _ => {}
+            }
+            held.early_reads.retain(|read_at| now.millis_since(*read_at).abs() < 60_000);
+            if held.early_reads.len() >= EARLY_READS_A_MINUTE {
+                return Err(Unreadable);
+            }
+            held.early_reads.push(now);
+        }
+        self.read(managed, now).await.map(Some)
+    }
+
+    async fn read(&self, managed: &Managed, now: Instant) -> Result<Arc<Keys>, Unreadable> {
+        let asked = managed.client.get_secret_value().secret_id(&managed.arn).send();
+        let read = match tokio::time::timeout(READ_TIME, asked).await {
+            Err(_) => Err("it did not come in time".to_owned()),
+            Ok(Err(error)) => Err(error.code().unwrap_or("no answer").to_owned()),
+            Ok(Ok(output)) => self.parse(output.secret_string().unwrap_or_default()).map_err(str::to_owned),
+        };
+        let mut held = managed.held();
+        match read {
+            Ok(keys) => {
+                let keys = Arc::new(keys);
+                held.keys = Some((now, Arc::clone(&keys)));
+                held.failed_at = None;
+                Ok(keys)
+            }
+            Err(reason) => {
+                held.failed_at = Some(now);
+                let kept = held.keys.is_some();
+                tracing::error!(reason, kept, "the secret cannot be read");
+                Err(Unreadable)
+            }
+        }
+    }
+
+    fn parse(&self, text: &str) -> Result<Keys, &'static str> {
+        let mut keys = Keys::clone(&self.configured);
+        match self.provider {
+            Provider::Exotel => keys.tokens.secrets = exotel::secrets(text)?,
+            Provider::Vocobase => keys.signatures.secrets = vocobase::secrets(text)?,
+        }
+        Ok(keys)
+    }
+}
+
+impl Managed {
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn client(shared: &SdkConfig, endpoint: Option<String>) -> Client {
+    let mut config = aws_sdk_secretsmanager::config::Builder::from(shared);
+    if let Some(url) = endpoint {
+        config = config.endpoint_url(url);
+    }
+    Client::from_conf(config.build())
+}

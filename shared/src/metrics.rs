@@ -1,0 +1,139 @@
+//! What CloudWatch counts, in its embedded metric format: one JSON line on standard output per delivery or recording,
+//! and no call to any service. Source: AWS's page "Specification: Embedded metric format".
+//!
+//! `docs/operations.md` says what each metric means. Every metric has the dimension `stack`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::{Lookup, set};
+use crate::instant::Instant;
+use crate::session::Webhook;
+
+/// The namespace of every metric.
+pub const NAMESPACE: &str = "Hookswitch";
+/// Deliveries, by `webhook` and `outcome` and over all webhooks. Count.
+pub const DELIVERIES: &str = "Deliveries";
+/// From a delivery to its answer, by `webhook`. Milliseconds.
+pub const HANDLING_TIME: &str = "HandlingTime";
+/// Attempts to archive a recording, by `outcome`. Count.
+pub const RECORDINGS: &str = "Recordings";
+/// The length of an archived recording. Bytes.
+pub const RECORDING_BYTES: &str = "RecordingBytes";
+/// How long the successful attempt took. Seconds.
+pub const COPY_TIME: &str = "CopyTime";
+/// From the delivery that first offered a recording to its end in the bucket. Seconds.
+pub const TIME_TO_ARCHIVE: &str = "TimeToArchive";
+/// How long the oldest recording that is neither archived nor given up has waited, at each sweep; 0 if there is none.
+/// Seconds.
+pub const OLDEST_UNFINISHED_RECORDING: &str = "OldestUnfinishedRecording";
+
+/// Writes metrics for one stack, or none, as on the local run.
+#[derive(Default)]
+pub struct Metrics {
+    stack: Option<String>,
+}
+
+impl Metrics {
+    /// Metrics of the stack that `STACK_NAME` names; without it none are written.
+    pub fn read(lookup: Lookup<'_>) -> Self {
+        Self { stack: set(lookup, "STACK_NAME") }
+    }
+
+    /// Counts a delivery and how long it took.
+    pub fn delivery(&self, webhook: Webhook, outcome: &str, elapsed: Duration, now: Instant) {
+        self.write(
+            now,
+            &[("webhook", webhook.name()), ("outcome", outcome)],
+            &[
+                (&[&["stack", "webhook", "outcome"], &["stack", "outcome"]], &[(DELIVERIES, "Count", 1.0)]),
+                (&[&["stack", "webhook"]], &[(HANDLING_TIME, "Milliseconds", elapsed.as_secs_f64() * 1000.0)]),
+            ],
+        );
+    }
+
+    /// Counts what became of an attempt to archive a recording: `waiting`, `expired`, `rejected` or `failed`.
+    pub fn recording(&self, outcome: &str, now: Instant) {
+        self.write(now, &[("outcome", outcome)], &[(&[&["stack", "outcome"]], &[(RECORDINGS, "Count", 1.0)])]);
+    }
+
+    /// Counts an archived recording. `wanted_at` is when it was first offered.
+    #[allow(clippy::cast_precision_loss, reason = "lengths and times far below 2^52")]
+    pub fn archived(&self, bytes: u64, copying: Duration, wanted_at: Option<Instant>, now: Instant) {
+        let mut of_the_stack =
+            vec![(RECORDING_BYTES, "Bytes", bytes as f64), (COPY_TIME, "Seconds", copying.as_secs_f64())];
+        if let Some(wanted_at) = wanted_at {
+            of_the_stack.push((TIME_TO_ARCHIVE, "Seconds", now.millis_since(wanted_at) as f64 / 1000.0));
+        }
+        self.write(
+            now,
+            &[("outcome", "archived")],
+            &[(&[&["stack", "outcome"]], &[(RECORDINGS, "Count", 1.0)]), (&[&["stack"]], &of_the_stack)],
+        );
+    }
+
+    /// Says how long the oldest unfinished recording has waited.
+    #[allow(clippy::cast_precision_loss, reason = "times far below 2^52")]
+    pub fn oldest_unfinished(&self, wanted_at: Option<Instant>, now: Instant) {
+        let seconds = wanted_at.map_or(0.0, |wanted_at| now.millis_since(wanted_at).max(0) as f64 / 1000.0);
+        self.write(now, &[], &[(&[&["stack"]], &[(OLDEST_UNFINISHED_RECORDING, "Seconds", seconds)])]);
+    }
+
+    fn write(&self, now: Instant, dimensions: &[(&str, &str)], groups: &[Group<'_>]) {
+        let Some(stack) = &self.stack else { return };
+        let line = line(stack, now, dimensions, groups);
+        // A line that cannot be written is lost, and nothing else may be.
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+    }
+}
+
+/// Sets of dimensions, and the metrics that have each of them: name, unit, value.
+type Group<'a> = (&'a [&'a [&'a str]], &'a [(&'static str, &'static str, f64)]);
+
+fn line(stack: &str, now: Instant, dimensions: &[(&str, &str)], groups: &[Group<'_>]) -> Value {
+    let mut line = Map::new();
+    let directive = |(dimensions, metrics): &Group<'_>| {
+        let metrics: Vec<Value> = metrics.iter().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+        json!({ "Namespace": NAMESPACE, "Dimensions": dimensions, "Metrics": metrics })
+    };
+    let directives: Vec<Value> = groups.iter().map(directive).collect();
+    line.insert("_aws".to_owned(), json!({ "Timestamp": now.unix_micros() / 1000, "CloudWatchMetrics": directives }));
+    line.insert("stack".to_owned(), json!(stack));
+    for (name, value) in dimensions {
+        line.insert((*name).to_owned(), json!(value));
+    }
+    for (name, _, value) in groups.iter().flat_map(|(_, metrics)| *metrics) {
+        line.insert((*name).to_owned(), json!((value * 1000.0).round() / 1000.0));
+    }
+    Value::Object(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_what_cloudwatch_reads() {
+        let now = Instant::parse("2026-03-15T14:30:00.5Z").unwrap();
+        let groups: &[Group<'_>] = &[
+            (&[&["stack", "webhook", "outcome"], &["stack", "outcome"]], &[(DELIVERIES, "Count", 1.0)]),
+            (&[&["stack", "webhook"]], &[(HANDLING_TIME, "Milliseconds", 4.207_4)]),
+        ];
+        let said = line("hookswitch", now, &[("webhook", "session_end"), ("outcome", "stored")], groups);
+        assert_eq!(
+            said,
+            json!({
+                "_aws": { "Timestamp": 1_773_585_000_500_i64, "CloudWatchMetrics": [
+                    { "Namespace": "Hookswitch", "Dimensions": [["stack", "webhook", "outcome"], ["stack", "outcome"]],
+                      "Metrics": [{ "Name": "Deliveries", "Unit": "Count" }] },
+                    { "Namespace": "Hookswitch", "Dimensions": [["stack", "webhook"]],
+                      "Metrics": [{ "Name": "HandlingTime", "Unit": "Milliseconds" }] },
+                ] },
+                "stack": "hookswitch", "webhook": "session_end", "outcome": "stored",
+                "Deliveries": 1.0, "HandlingTime": 4.207,
+            })
+        );
+    }
+}

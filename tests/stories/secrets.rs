@@ -1,0 +1,288 @@
+//! Secrets that AWS Secrets Manager holds: read when an instance starts, kept for five minutes, and read again for a
+//! delivery that they do not explain.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use cli::dev::call;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use lambda_http::Body;
+use serde_json::{Value, json};
+use shared::auth::exotel::{self, Tokens};
+use shared::auth::{Secret, vocobase};
+use shared::webhook::App;
+use shared::{Instant, Provider, Webhook};
+use tests::World;
+
+const ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:s-AbCdEf";
+
+/// Secrets Manager as far as a function needs it: one secret, or a fault. Source: AWS's page "GetSecretValue".
+#[derive(Clone)]
+pub struct SecretsManager {
+    /// Its endpoint.
+    pub url: String,
+    value: Arc<Mutex<Result<String, u16>>>,
+    reads: Arc<AtomicUsize>,
+}
+
+impl SecretsManager {
+    /// Holds `value`; an empty one is a secret that was never set.
+    pub async fn holding(value: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let this = Self { url, value: Arc::new(Mutex::new(Ok(value.to_owned()))), reads: Arc::default() };
+        let served = this.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let served = served.clone();
+                let serve = service_fn(move |request| {
+                    let served = served.clone();
+                    async move { Ok::<_, Infallible>(served.answer(request).await) }
+                });
+                tokio::spawn(async move {
+                    drop(Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), serve).await);
+                });
+            }
+        });
+        this
+    }
+
+    /// From now on it holds this.
+    pub fn hold(&self, value: &str) {
+        *self.value.lock().expect("not poisoned") = Ok(value.to_owned());
+    }
+
+    /// From now on it answers this status.
+    pub fn fail(&self, status: u16) {
+        *self.value.lock().expect("not poisoned") = Err(status);
+    }
+
+    /// How often the secret was asked for, attempts that failed included.
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        assert_eq!(request.headers()["x-amz-target"], "secretsmanager.GetSecretValue");
+        let asked = request.into_body().collect().await.expect("a body").to_bytes();
+        let asked: Value = serde_json::from_slice(&asked).expect("JSON");
+        assert_eq!(asked["SecretId"], ARN);
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let held = self.value.lock().expect("not poisoned").clone();
+        let (status, body) = match held {
+            Err(status) => (status, json!({ "__type": "AccessDeniedException", "message": "no" })),
+            Ok(value) if value.is_empty() => (400, json!({ "__type": "ResourceNotFoundException", "message": "no" })),
+            Ok(value) => (200, json!({ "ARN": ARN, "Name": "s", "VersionId": "v", "SecretString": value })),
+        };
+        let body = Full::new(Bytes::from(body.to_string()));
+        Response::builder().status(status).body(body).expect("a response")
+    }
+}
+
+/// One instance of a function, as deployed, over the stores of a world and a clock of its own.
+struct Instance {
+    world: World,
+    app: App,
+    webhook: Webhook,
+    now: Arc<AtomicI64>,
+    manager: SecretsManager,
+}
+
+impl Instance {
+    /// As it is once it has started.
+    async fn started(webhook: Webhook, value: &str) -> Self {
+        let instance = Self::cold(webhook, SecretsManager::holding(value).await).await;
+        instance.app.warm().await;
+        instance
+    }
+
+    async fn cold(webhook: Webhook, manager: SecretsManager) -> Self {
+        let world = World::new().await;
+        let mut environment = world.stores().environment();
+        let name = match webhook.provider() {
+            Provider::Exotel => "EXOTEL_TOKEN_SECRET_ARN",
+            Provider::Vocobase => "VOCOBASE_SECRET_ARN",
+        };
+        environment.insert(name.to_owned(), ARN.to_owned());
+        environment.insert("SESSION_END_URL".to_owned(), "https://end.example/".to_owned());
+        environment.insert("AWS_ENDPOINT_URL_SECRETS_MANAGER".to_owned(), manager.url.clone());
+        let now = Arc::new(AtomicI64::new(Instant::parse("2026-03-15T14:30:00Z").expect("an instant").unix_seconds()));
+        let clock = {
+            let now = Arc::clone(&now);
+            Arc::new(move || Instant::from_unix_seconds(now.load(Ordering::SeqCst)).expect("an instant"))
+        };
+        let app = App::from_environment(webhook, &|name| environment.get(name).cloned(), clock).expect("an app");
+        Self { world, app, webhook, now, manager }
+    }
+
+    fn seconds_pass(&self, seconds: i64) {
+        self.now.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Delivers, signed with `secret`; the status of the answer.
+    async fn deliver(&self, id: &str, secret: &str) -> u16 {
+        let mut request = lambda_http::http::Request::post("http://127.0.0.1/");
+        let body = match self.webhook.provider() {
+            Provider::Exotel => json!({ "session_id": id }),
+            Provider::Vocobase => json!({ "data": { "session_id": id } }),
+        };
+        let body = body.to_string();
+        match self.webhook.provider() {
+            Provider::Exotel => {
+                let secrets = exotel::secrets(secret).expect("a secret");
+                let tokens = Tokens { secrets, session_tokens_only: false };
+                let token = tokens.function_token(self.webhook).expect("a token");
+                request = request.uri(format!("http://127.0.0.1/?token={token}"));
+            }
+            Provider::Vocobase => {
+                let now = Instant::from_unix_seconds(self.now.load(Ordering::SeqCst)).expect("an instant");
+                let signature = vocobase::sign(&Secret::new(secret), &now.to_string(), body.as_bytes());
+                request = request.header(vocobase::TIMESTAMP, now.to_string()).header(vocobase::SIGNATURE, signature);
+            }
+        }
+        let request = request.body(Body::Text(body)).expect("a request");
+        let answer = call(self.webhook, &self.app, request).await;
+        answer.status().as_u16()
+    }
+
+    async fn stored(&self) -> usize {
+        self.world.items("events").await.len()
+    }
+}
+
+/// The function, its first secret's value, and what signs with the first and with the second secret.
+const BOTH: [(Webhook, [&str; 4]); 2] = [
+    (Webhook::SessionEnd, ["oldoldold", "k1:oldoldold", "k2:new,k1:oldoldold", "k2:new"]),
+    (Webhook::SessionCompleted, ["whsec_old", "whsec_old", "whsec_new,whsec_old", "whsec_new"]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_reads_its_secret_when_it_starts_and_then_every_five_minutes() {
+    for (webhook, [value, old, ..]) in BOTH {
+        let instance = Instance::started(webhook, value).await;
+        assert_eq!(instance.manager.reads(), 1);
+        for id in ["s1", "s2"] {
+            assert_eq!(instance.deliver(id, old).await, 200);
+        }
+        instance.seconds_pass(299);
+        assert_eq!(instance.deliver("s3", old).await, 200);
+        assert_eq!(instance.manager.reads(), 1);
+        instance.seconds_pass(1);
+        assert_eq!(instance.deliver("s4", old).await, 200);
+        assert_eq!(instance.deliver("s5", old).await, 200);
+        assert_eq!(instance.manager.reads(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_secret_an_instance_answers_503_and_keeps_nothing_until_it_can_read_it() {
+    for (webhook, [value, old, ..]) in BOTH {
+        let manager = SecretsManager::holding("").await;
+        let instance = Instance::cold(webhook, manager.clone()).await;
+        instance.app.warm().await;
+        assert_eq!(instance.deliver("s1", old).await, 503);
+        manager.fail(400);
+        assert_eq!(instance.deliver("s1", old).await, 503);
+        // What nobody can read a key from is as good as no secret.
+        manager.hold(if webhook == Webhook::SessionEnd { "k1:a,k1:b" } else { "a,,b" });
+        assert_eq!(instance.deliver("s1", old).await, 503);
+        assert_eq!(instance.stored().await, 0);
+        manager.hold(value);
+        assert_eq!(instance.deliver("s1", old).await, 200);
+        assert_eq!(instance.stored().await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_delivery_that_needs_a_new_secret_finds_it() {
+    for (webhook, [value, old, both, new]) in BOTH {
+        let instance = Instance::started(webhook, value).await;
+        assert_eq!(instance.deliver("s1", old).await, 200);
+        instance.seconds_pass(1);
+        instance.manager.hold(both);
+        assert_eq!(instance.deliver("s2", new).await, 200);
+        assert_eq!(instance.manager.reads(), 2);
+        // The old one is good until it is taken away, and then for five minutes at most.
+        assert_eq!(instance.deliver("s3", old).await, 200);
+        instance.manager.hold(new);
+        assert_eq!(instance.deliver("s4", old).await, 200);
+        instance.seconds_pass(300);
+        assert_eq!(instance.deliver("s5", old).await, 401);
+        assert_eq!(instance.stored().await, 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_cannot_be_read_again_leaves_the_last_one_in_place() {
+    for (webhook, [value, old, _, new]) in BOTH {
+        let instance = Instance::started(webhook, value).await;
+        instance.manager.fail(400);
+        instance.seconds_pass(3600);
+        let reads = instance.manager.reads();
+        for id in ["s1", "s2", "s3"] {
+            assert_eq!(instance.deliver(id, old).await, 200);
+        }
+        assert_eq!(instance.manager.reads(), reads + 1, "the outage is not asked after by every delivery");
+        // It may be a new secret's, which cannot be had now: not refused for good, and not let in.
+        assert_eq!(instance.deliver("s4", new).await, 503);
+        assert_eq!(instance.stored().await, 3);
+        instance.seconds_pass(10);
+        instance.manager.hold(new);
+        assert_eq!(instance.deliver("s4", new).await, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_deliveries_cannot_make_it_ask_without_end_nor_get_a_rightly_signed_one_refused() {
+    for (webhook, [value, old, both, new]) in BOTH {
+        let instance = Instance::started(webhook, value).await;
+        instance.seconds_pass(1);
+        let forged = if webhook == Webhook::SessionEnd { "k9:forged" } else { "forged" };
+        let mut statuses = Vec::new();
+        for _ in 0..20 {
+            statuses.push(instance.deliver("s0", forged).await);
+            instance.seconds_pass(1);
+        }
+        assert_eq!(instance.manager.reads(), 1 + 6);
+        assert_eq!(statuses[..6], [401; 6]);
+        assert_eq!(statuses[6..], [503; 14], "what cannot be checked is not refused for good");
+        assert_eq!(instance.deliver("s1", old).await, 200);
+        // A rotation in the middle of it: the platform tries again, and is heard.
+        instance.manager.hold(both);
+        assert_eq!(instance.deliver("s2", new).await, 503);
+        instance.seconds_pass(60);
+        assert_eq!(instance.deliver("s2", new).await, 200);
+        assert_eq!(instance.stored().await, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_right_whatever_the_secret_is_refused_without_asking() {
+    let instance = Instance::started(Webhook::SessionEnd, "oldoldold").await;
+    instance.seconds_pass(1);
+    for query in ["", "?token=", "?token=k1", "?token=k1.00", "?token=a&token=b"] {
+        let request = lambda_http::http::Request::post(format!("http://127.0.0.1/{query}"));
+        let request = request.body(Body::Empty).expect("a request");
+        let answer = call(instance.webhook, &instance.app, request).await;
+        assert_eq!(answer.status(), 401, "{query}");
+    }
+    assert_eq!(instance.manager.reads(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_start_hands_out_urls_of_the_newest_secret() {
+    let instance = Instance::started(Webhook::SessionStart, "k1:oldoldold").await;
+    let url = || instance.app.session_url(Webhook::SessionEnd, "s1").expect("a URL");
+    assert!(url().starts_with("https://end.example/?session=s1&token=k1."), "{}", url());
+    instance.seconds_pass(300);
+    instance.manager.hold("k2:new,k1:oldoldold");
+    assert_eq!(instance.deliver("s1", "k1:oldoldold").await, 200);
+    assert!(url().starts_with("https://end.example/?session=s1&token=k2."), "{}", url());
+}
