@@ -67,7 +67,7 @@ async fn runtime_api(
         let event = waiting.lock().await.recv().await.expect("the test holds the other end");
         return Response::builder()
             .header("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
-            .header("lambda-runtime-deadline-ms", (Instant::now().unix_seconds() * 1000 + 15_000).to_string())
+            .header("lambda-runtime-deadline-ms", (Instant::now().unix_seconds() * 1000 + 60_000).to_string())
             .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:f")
             .body(Full::new(Bytes::from(event.to_string())))
             .expect("a response");
@@ -78,13 +78,13 @@ async fn runtime_api(
     Response::builder().status(202).body(Full::default()).expect("a response")
 }
 
-fn start(webhook: Webhook, environment: &BTreeMap<String, String>, runtime_api: &str) -> Child {
-    let binary = tests::hookswitch().with_file_name(webhook.name());
+fn start(name: &str, environment: &BTreeMap<String, String>, runtime_api: &str) -> Child {
+    let binary = tests::hookswitch().with_file_name(name);
     Command::new(binary)
         .env_clear()
         .envs(environment)
         .env("AWS_LAMBDA_RUNTIME_API", runtime_api)
-        .env("AWS_LAMBDA_FUNCTION_NAME", webhook.name())
+        .env("AWS_LAMBDA_FUNCTION_NAME", name)
         .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
         .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
         .stdout(Stdio::piped())
@@ -127,7 +127,7 @@ async fn every_binary_receives_function_url_events_and_logs_json() {
     let world = World::new().await;
     for webhook in Webhook::ALL {
         let mut api = RuntimeApi::start().await;
-        let mut function = start(webhook, &environment(&world), &api.address);
+        let mut function = start(webhook.name(), &environment(&world), &api.address);
         for (base64, id) in [(false, "plain"), (true, "encoded")] {
             let id = format!("{id}-{}", webhook.name());
             let body = match webhook.provider() {
@@ -174,6 +174,33 @@ async fn every_binary_receives_function_url_events_and_logs_json() {
             assert!(line["HandlingTime"].as_f64().is_some_and(|ms| ms > 0.0), "{line}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_archivers_binary_sweeps_and_counts_what_became_of_each_recording() {
+    let world = World::new().await;
+    for (id, url) in [("elsewhere", "https://recordings.example/r.wav"), ("nowhere", "https://b.s3.invalid/r.wav")] {
+        let url = format!("{url}?Expires={}", Instant::now().unix_seconds() + 3600);
+        let body = json!({ "data": { "session_id": id, "recording_url": url } });
+        assert_eq!(world.deliver(Webhook::SessionCompleted, body.to_string()).await.status, 200);
+    }
+    let mut environment = environment(&world);
+    environment.insert("RECORDING_HOSTS".to_owned(), "b.s3.invalid".to_owned());
+    let mut api = RuntimeApi::start().await;
+    let mut function = start("recording_archiver", &environment, &api.address);
+    // What EventBridge Scheduler sends where the template gives it no input of its own.
+    let answer = api.invoke(json!({})).await;
+    assert_eq!(answer, json!({ "batchItemFailures": [] }));
+    function.kill().await.expect("it can be killed");
+    let output = function.wait_with_output().await.expect("its output");
+    let lines = String::from_utf8(output.stdout).expect("text");
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON lines"));
+    let counted: Vec<Value> = lines.filter(|line| line["_aws"].is_object()).collect();
+    let mut outcomes: Vec<&str> = counted.iter().filter_map(|line| line["outcome"].as_str()).collect();
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, ["rejected", "waiting"], "{counted:?}");
+    let oldest = counted.iter().find_map(|line| line["OldestUnfinishedRecording"].as_f64());
+    assert!(oldest.is_some_and(|seconds| seconds > 0.0 && seconds < 600.0), "{counted:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
