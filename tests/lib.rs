@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a world that cannot be made fails its test")]
 
+pub mod control_plane;
 pub mod faults;
 pub mod odd_calls;
 mod process;
@@ -61,6 +62,11 @@ pub struct Answer {
     pub json: serde_json::Value,
 }
 
+/// The real time.
+pub fn now() -> Clock {
+    Arc::new(Instant::now)
+}
+
 /// A clock that stands still.
 pub fn at(text: &str) -> Clock {
     let at = Instant::parse(text).expect("an instant");
@@ -70,7 +76,7 @@ pub fn at(text: &str) -> Clock {
 impl World {
     /// With defaults and the real time.
     pub async fn new() -> Self {
-        Self::with(&[], Arc::new(Instant::now)).await
+        Self::with(&[], now()).await
     }
 
     /// With an environment and a clock.
@@ -114,7 +120,7 @@ impl World {
     /// The two headers of a Vocobase delivery: timestamp and signature.
     pub fn sign(&self, body: &[u8], sent_at: Instant) -> (String, String) {
         let timestamp = sent_at.to_string();
-        let signature = vocobase::sign(&Secret::new(&self.run.endpoints.vocobase_secret), &timestamp, body);
+        let signature = vocobase::sign(&signing_secret(&self.run.endpoints), &timestamp, body);
         (timestamp, signature)
     }
 
@@ -251,12 +257,16 @@ pub fn base64(bytes: &[u8]) -> String {
     aws_smithy_types::base64::encode(bytes)
 }
 
+fn signing_secret(endpoints: &Endpoints) -> Secret {
+    Secret::new(endpoints.vocobase_secret.as_deref().expect("a local run has a secret"))
+}
+
 /// Makes one delivery as its platform would; whether it was answered 2xx.
 pub async fn post(http: &reqwest::Client, endpoints: &Endpoints, delivery: &cli::simulate::calls::Planned) -> bool {
     let mut request = http.post(&endpoints.functions[delivery.webhook.name()]).body(delivery.body.clone());
     if delivery.webhook.provider() == Provider::Vocobase {
         let timestamp = Instant::now().to_string();
-        let signature = vocobase::sign(&Secret::new(&endpoints.vocobase_secret), &timestamp, &delivery.body);
+        let signature = vocobase::sign(&signing_secret(endpoints), &timestamp, &delivery.body);
         request = request.header(vocobase::TIMESTAMP, timestamp).header(vocobase::SIGNATURE, signature);
     }
     request.send().await.is_ok_and(|response| response.status().is_success())

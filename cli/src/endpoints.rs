@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use shared::Webhook;
+use shared::auth::exotel::Tokens;
+use shared::{Provider, Webhook};
+
+use crate::target::Opened;
 
 /// `GET /endpoints`. On a deployed bundle only the functions and the secret are known.
 #[derive(Clone, Serialize, Deserialize)]
@@ -11,8 +14,9 @@ pub struct Endpoints {
     /// Function name → its URL, token included.
     #[serde(flatten, deserialize_with = "functions")]
     pub functions: BTreeMap<String, String>,
-    /// What Vocobase signs with.
-    pub vocobase_secret: String,
+    /// What Vocobase signs with, once it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocobase_secret: Option<String>,
     /// Where deliveries are kept, if that can be looked into.
     #[serde(flatten)]
     pub stores: Option<Stores>,
@@ -26,6 +30,14 @@ fn functions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Stri
         Some((name, value.as_str()?.to_owned()))
     };
     Ok(members.into_iter().filter_map(url).collect())
+}
+
+/// A function's URL as it is pasted: with a token that is good for every session, if its platform has such.
+pub fn with_token(url: &str, webhook: Webhook, tokens: &Tokens) -> String {
+    match (webhook.provider(), tokens.function_token(webhook)) {
+        (Provider::Exotel, Some(token)) => format!("{url}?token={token}"),
+        _ => url.to_owned(),
+    }
 }
 
 /// The stores and the keys to them.
@@ -62,6 +74,11 @@ impl Stores {
             Some(value.clone())
         };
         Ok(shared::storage::connect(&lookup)?)
+    }
+
+    /// The stores, to look into.
+    pub fn open(&self) -> Result<Opened, crate::Failure> {
+        Ok(Opened { clients: self.connect()?, tables: self.tables.clone(), bucket: self.bucket.clone() })
     }
 
     /// What a function finds in its environment, apart from secrets.

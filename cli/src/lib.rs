@@ -2,11 +2,19 @@
 //! tests run the same.
 
 pub mod dev;
+pub mod doctor;
 pub mod endpoints;
 pub mod recordings;
+pub mod secret;
 pub mod simulate;
+pub mod stack;
 pub mod target;
 pub mod template;
+pub mod urls;
+
+use std::error::Error;
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 /// What went wrong, in one line for the terminal.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +25,22 @@ impl From<shared::config::ConfigError> for Failure {
     fn from(error: shared::config::ConfigError) -> Self {
         Self(error.to_string())
     }
+}
+
+/// What a service answered instead of what it was asked for, without the request and the raw answer: both may hold
+/// secrets.
+pub(crate) fn why<E: Error + ProvideErrorMetadata + 'static, R: std::fmt::Debug + 'static>(
+    error: &SdkError<E, R>,
+) -> String {
+    if let Some((code, message)) = error.as_service_error().and_then(|error| error.code().zip(error.message())) {
+        return format!("{code}: {message}");
+    }
+    let (mut said, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        said = format!("{said}: {error}");
+        cause = error.source();
+    }
+    said
 }
 
 /// A client for the functions' URLs, local or deployed.

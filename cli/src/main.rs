@@ -23,6 +23,9 @@ struct Cli {
 enum Command {
     Dev(Dev),
     Simulate(cli::simulate::Options),
+    Urls(cli::urls::Options),
+    Secret(cli::secret::Options),
+    Doctor(cli::doctor::Options),
     Recordings(cli::recordings::Options),
 }
 
@@ -68,6 +71,12 @@ async fn main() -> ExitCode {
             cli::recordings::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
         }
         Command::Simulate(options) => cli::simulate::run(&options, std::io::stdout().lock()).await,
+        Command::Secret(options) => cli::secret::run(&options, std::io::stdout().lock(), hidden, confirm).await,
+        Command::Doctor(options) => {
+            let coloured = std::io::stdout().is_terminal() && environment("NO_COLOR").is_none_or(|set| set.is_empty());
+            cli::doctor::run(&options, std::io::stdout().lock(), coloured).await
+        }
+        Command::Urls(options) => cli::urls::run(&options, std::io::stdout().lock()).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,7 +114,7 @@ fn banner(run: &LocalRun, data: &Data) -> String {
         let url = run.endpoints.functions.get(webhook.name()).map_or("", String::as_str);
         lines.push(format!("  {:<20} {url}", webhook.name()));
     }
-    lines.push(format!("  {:<20} {}", "vocobase secret", run.endpoints.vocobase_secret));
+    lines.push(format!("  {:<20} {}", "vocobase secret", run.endpoints.vocobase_secret.as_deref().unwrap_or_default()));
     if let Some(secrets) = run.default_token_secrets {
         lines.push(format!("  {:<20} {secrets} (EXOTEL_TOKEN_SECRETS is not set)", "token secrets"));
     }
@@ -127,6 +136,18 @@ fn confirm(question: &str) -> bool {
     let _ = write!(std::io::stderr(), "{question} [y/N] ");
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// Reads a secret: typed on a terminal without being shown, else all of standard input.
+fn hidden(prompt: &str) -> std::io::Result<String> {
+    use std::io::Read;
+    let stdin = std::io::stdin().lock();
+    if stdin.is_terminal() {
+        return rpassword::prompt_password(prompt);
+    }
+    let mut text = String::new();
+    stdin.take(64 * 1024).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn print(text: &str) {

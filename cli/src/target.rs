@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use aws_config::BehaviorVersion;
 use shared::config::Storage;
-use shared::storage::{Clients, Tables, https};
+use shared::storage::{Clients, Tables};
 
 use crate::endpoints::Endpoints;
-use crate::{Failure, http_client, template};
+use crate::stack::Stack;
+use crate::{Failure, http_client};
 
 /// Where to look.
 #[derive(clap::Args, Clone, Debug)]
@@ -26,19 +26,21 @@ pub struct Opened {
     pub clients: Clients,
     /// `events` → `hookswitch-events` and so on.
     pub tables: BTreeMap<String, String>,
+    /// The bucket for recordings and large bodies.
+    pub bucket: String,
 }
 
 impl Target {
     /// Finds the stores.
     pub async fn open(&self) -> Result<Opened, Failure> {
         match &self.stack {
-            Some(stack) => open_stack(stack).await,
+            Some(stack) => Stack::find(stack).await?.open(),
             None => {
                 let endpoints = local(self.port).await?;
                 let stores = endpoints
                     .stores
                     .ok_or_else(|| Failure("the local run does not say where its stores are".to_owned()))?;
-                Ok(Opened { clients: stores.connect()?, tables: stores.tables })
+                stores.open()
             }
         }
     }
@@ -70,18 +72,8 @@ pub fn read(whence: &str, text: &str) -> Result<Endpoints, Failure> {
     Ok(endpoints)
 }
 
-const TABLES: [&str; 5] = ["events", "transcripts", "sessions", "recordings", "profiles"];
-
-async fn open_stack(stack: &str) -> Result<Opened, Failure> {
-    let config = aws_config::defaults(BehaviorVersion::latest()).http_client(https()?).load().await;
-    if config.region().is_none() {
-        return Err(Failure("no AWS region is configured: set AWS_REGION, or a region in your profile".to_owned()));
-    }
-    let clients = Clients { dynamodb: aws_sdk_dynamodb::Client::new(&config), s3: aws_sdk_s3::Client::new(&config) };
-    let physical = |(name, table): (String, template::Table)| Ok((name, table.physical_name(stack)?));
-    let tables = template::tables()?.into_iter().map(physical).collect::<Result<_, Failure>>()?;
-    Ok(Opened { clients, tables })
-}
+/// The tables by their short names.
+pub const TABLES: [&str; 5] = ["events", "transcripts", "sessions", "recordings", "profiles"];
 
 impl Opened {
     /// A table's physical name.
@@ -89,7 +81,7 @@ impl Opened {
         self.tables.get(name).map(String::as_str).ok_or_else(|| Failure(format!("there is no table {name}")))
     }
 
-    /// The bundle's own store over these tables, for commands that change jobs. It has no bucket.
+    /// The bundle's own store over these tables, for commands that change jobs.
     pub fn store(&self) -> Result<shared::storage::Store, Failure> {
         let table = |name: &str| self.table(name).map(str::to_owned);
         let tables = Tables {
@@ -99,7 +91,7 @@ impl Opened {
             recordings: table("recordings")?,
             profiles: table("profiles")?,
         };
-        let storage = Storage { tables, bucket: String::new(), retention_days: None };
+        let storage = Storage { tables, bucket: self.bucket.clone(), retention_days: None };
         Ok(shared::storage::Store::new(self.clients.clone(), storage))
     }
 }

@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use shared::{Instant, Webhook};
+use tests::control_plane::Aws;
 use tests::{LocalProcess, hookswitch};
 
 /// Delivers a session whose recording is wherever the URL says.
@@ -67,15 +68,8 @@ async fn recordings_are_listed_shown_and_fetched_again_and_their_urls_are_never_
     assert!(show.contains("attempts           1") && !show.contains("top-secret"), "{show}");
 
     // The same as a stack, found by the environment as the AWS CLI finds it.
-    let stores = process.endpoints.stores.as_ref().expect("stores");
-    let retry = Command::new(hookswitch())
-        .args(["recordings", "retry", "--state", "rejected", "--yes", "--stack", "hookswitch"])
-        .env("AWS_ENDPOINT_URL_DYNAMODB", &stores.dynamodb)
-        .env("AWS_REGION", &stores.region)
-        .env("AWS_ACCESS_KEY_ID", &stores.access_key_id)
-        .env("AWS_SECRET_ACCESS_KEY", &stores.secret_access_key)
-        .output()
-        .expect("the binary runs");
+    let aws = Aws::of(&process.endpoints).await;
+    let retry = aws.run(&["recordings", "retry", "--state", "rejected", "--yes", "--stack", "prod"], "").await;
     assert!(retry.status.success(), "{}", text(&retry));
     assert_eq!(text(&retry), "vocobase#elsewhere: pending\n");
     // It is tried at once, and rejected anew.

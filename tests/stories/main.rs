@@ -5,6 +5,7 @@
 mod answers;
 mod authentication;
 mod commands;
+mod deployed;
 mod erasure;
 mod examples;
 mod faults;

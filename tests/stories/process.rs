@@ -86,7 +86,7 @@ async fn what_was_answered_2xx_survives_kill_9_in_the_middle_of_a_load() {
     // And the platforms' retries complete what was cut off.
     assert_eq!(load(&process.endpoints, &deliveries, |_| ()).await.len(), deliveries.len());
     let stores = process.endpoints.stores.as_ref().expect("stores");
-    let checked = check(&deliveries, &stores.connect().expect("clients"), stores, || ()).await.expect("a check");
+    let checked = check(&deliveries, &stores.open().expect("clients"), || ()).await.expect("a check");
     assert_eq!(checked.differences, [] as [String; 0]);
 }
 
@@ -154,7 +154,7 @@ async fn what_it_cannot_start_with_is_one_clear_line_and_a_failing_exit() {
 
     for (name, value) in [
         ("DEADLINE_MS", "soon"),
-        ("EXOTEL_TOKEN_SECRETS", "no-colon"),
+        ("EXOTEL_TOKEN_SECRETS", "k1:a,no-colon"),
         ("VOCOBASE_SECRETS", "a,,b"),
         ("TIMESTAMP_TOLERANCE_SECONDS", "-1"),
         ("RETENTION_DAYS", "never"),

@@ -23,7 +23,7 @@ use tests::World;
 
 const ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:s-AbCdEf";
 
-/// Secrets Manager as far as a function needs it: one secret, or a fault. Source: AWS's page "GetSecretValue".
+/// Secrets Manager as far as a function needs it: one secret, or a fault. Source: AWS's page on `GetSecretValue`.
 #[derive(Clone)]
 pub struct SecretsManager {
     /// Its endpoint.

@@ -18,13 +18,13 @@ use recording_archiver::Archiver;
 use recording_archiver::source::Sources;
 use shared::config::Lookup;
 use shared::webhook::App;
-use shared::{Clock, Provider, Webhook};
+use shared::{Clock, Webhook};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::Failure;
-use crate::endpoints::{Endpoints, Stores};
+use crate::endpoints::{Endpoints, Stores, with_token};
 use crate::template::LOCAL_STACK;
 
 /// Signs local Vocobase deliveries unless `VOCOBASE_SECRETS` says otherwise.
@@ -140,17 +140,14 @@ impl LocalRun {
             apps.insert(webhook, App::new(webhook, config, found.connect()?, Arc::clone(&clock)));
         }
 
-        let url_with_token = |webhook: Webhook| match (webhook.provider(), tokens.function_token(webhook)) {
-            (Provider::Exotel, Some(token)) => format!("{}?token={token}", own_url(webhook)),
-            _ => own_url(webhook),
-        };
+        let url_with_token = |webhook: Webhook| with_token(&own_url(webhook), webhook, &tokens);
         let (found_clients, recordings) = (found.connect()?, found.tables["recordings"].clone());
         let endpoints = Endpoints {
             functions: Webhook::ALL
                 .into_iter()
                 .map(|webhook| (webhook.name().to_owned(), url_with_token(webhook)))
                 .collect(),
-            vocobase_secret: vocobase.split(',').next().unwrap_or_default().trim().to_owned(),
+            vocobase_secret: vocobase.split(',').next().map(|secret| secret.trim().to_owned()),
             stores: Some(found),
         };
         let archiver = if setup.archive {

@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 use shared::SessionKey;
 use shared::auth::{Secret, vocobase};
 use shared::call::{Call, Delivery, Field, Segment, Source};
-use shared::storage::{Clients, event_body, event_key, item_to_call, item_to_segments};
+use shared::storage::{event_body, event_key, item_to_call, item_to_segments};
 use tokio::time::{Duration, Instant};
 
 use super::calls::Planned;
 use super::recordings::Recordings;
-use crate::Failure;
-use crate::endpoints::Stores;
+use crate::target::Opened;
+use crate::{Failure, why};
 
 type Item = std::collections::HashMap<String, AttributeValue>;
 
@@ -91,18 +91,13 @@ fn expect(deliveries: &[Planned]) -> Result<BTreeMap<SessionKey, Expected>, Fail
 }
 
 /// Looks up every call that was sent and compares it with what was sent. `progress` hears of each call.
-pub async fn check(
-    deliveries: &[Planned],
-    clients: &Clients,
-    stores: &Stores,
-    mut progress: impl FnMut(),
-) -> Result<Checked, Failure> {
+pub async fn check(deliveries: &[Planned], opened: &Opened, mut progress: impl FnMut()) -> Result<Checked, Failure> {
     let mut checked = Checked::default();
     for (key, expected) in expect(deliveries)? {
-        let session = query(clients, &stores.tables["sessions"], &key).await?;
-        let events = query(clients, &stores.tables["events"], &key).await?;
-        let transcripts = query(clients, &stores.tables["transcripts"], &key).await?;
-        let recordings = query(clients, &stores.tables["recordings"], &key).await?;
+        let session = query(opened, "sessions", &key).await?;
+        let events = query(opened, "events", &key).await?;
+        let transcripts = query(opened, "transcripts", &key).await?;
+        let recordings = query(opened, "recordings", &key).await?;
         let mut differ = |same: bool, what: &str| {
             if !same {
                 checked.differences.push(format!("{key}: {what}"));
@@ -119,7 +114,7 @@ pub async fn check(
         differ(missing == 0, &format!("events lacks {missing} deliveries"));
         differ(extra == 0, &format!("events has {extra} deliveries that were not sent"));
         for item in &events {
-            let body = event_body(clients, item).await.map_err(|error| Failure(error.to_string()))?;
+            let body = event_body(&opened.clients, item).await.map_err(|error| Failure(error.to_string()))?;
             let sha256 = hex::encode(Sha256::digest(&body));
             // The key ends in the digest of what was sent.
             let same = text(item, "event").ends_with(&sha256[..16]) && text(item, "body_sha256") == sha256;
@@ -171,8 +166,7 @@ fn text(item: &Item, name: &str) -> String {
 pub async fn check_recordings(
     deliveries: &[Planned],
     served: &Recordings,
-    clients: &Clients,
-    stores: &Stores,
+    opened: &Opened,
     patience: Duration,
     mut progress: impl FnMut(u64),
 ) -> Result<Archived, Failure> {
@@ -188,13 +182,13 @@ pub async fn check_recordings(
     while !waiting.is_empty() {
         let mut still = Vec::new();
         for key in waiting {
-            let job = query(clients, &stores.tables["recordings"], &key).await?.pop().unwrap_or_default();
+            let job = query(opened, "recordings", &key).await?.pop().unwrap_or_default();
             match text(&job, "state").as_str() {
                 "archived" => {
-                    let session = query(clients, &stores.tables["sessions"], &key).await?.pop().unwrap_or_default();
-                    let uri = format!("s3://{}/{}", stores.bucket, text(&job, "s3_key"));
+                    let session = query(opened, "sessions", &key).await?.pop().unwrap_or_default();
+                    let uri = format!("s3://{}/{}", opened.bucket, text(&job, "s3_key"));
                     let (length, sha256) = served.expected(key.id());
-                    let (found_length, found_sha256) = object(clients, stores, &text(&job, "s3_key")).await?;
+                    let (found_length, found_sha256) = object(opened, &text(&job, "s3_key")).await?;
                     let mut differ = |same: bool, what: &str| {
                         if !same {
                             archived.differences.push(format!("{key}: {what}"));
@@ -249,10 +243,10 @@ pub struct Archived {
 }
 
 /// The length and SHA-256 of an object.
-async fn object(clients: &Clients, stores: &Stores, key: &str) -> Result<(u64, String), Failure> {
+async fn object(opened: &Opened, key: &str) -> Result<(u64, String), Failure> {
     let unreadable = |error: &dyn std::fmt::Display| Failure(format!("the recording {key} cannot be read: {error}"));
-    let output = clients.s3.get_object().bucket(&stores.bucket).key(key).send().await;
-    let mut body = output.map_err(|error| unreadable(&aws_sdk_s3::error::DisplayErrorContext(error)))?.body;
+    let output = opened.clients.s3.get_object().bucket(&opened.bucket).key(key).send().await;
+    let mut body = output.map_err(|error| unreadable(&why(&error)))?.body;
     let (mut length, mut hash) = (0, Sha256::new());
     while let Some(bytes) = body.next().await {
         let bytes = bytes.map_err(|error| unreadable(&error))?;
@@ -262,11 +256,13 @@ async fn object(clients: &Clients, stores: &Stores, key: &str) -> Result<(u64, S
     Ok((length, hex::encode(hash.finalize())))
 }
 
-async fn query(clients: &Clients, table: &str, key: &SessionKey) -> Result<Vec<Item>, Failure> {
-    let pages = clients
+/// The items of a table that belong to a call.
+pub(crate) async fn query(opened: &Opened, table: &str, key: &SessionKey) -> Result<Vec<Item>, Failure> {
+    let pages = opened
+        .clients
         .dynamodb
         .query()
-        .table_name(table)
+        .table_name(opened.table(table)?)
         .key_condition_expression("#session = :session")
         .expression_attribute_names("#session", "session")
         .expression_attribute_values(":session", AttributeValue::S(key.as_str().to_owned()))
@@ -274,7 +270,6 @@ async fn query(clients: &Clients, table: &str, key: &SessionKey) -> Result<Vec<I
         .into_paginator()
         .items()
         .send();
-    pages.collect::<Result<Vec<_>, _>>().await.map_err(|error| {
-        Failure(format!("{table} cannot be read: {}", aws_sdk_dynamodb::error::DisplayErrorContext(error)))
-    })
+    let items = pages.collect::<Result<Vec<_>, _>>().await;
+    items.map_err(|error| Failure(format!("the table {table} cannot be read: {}", why(&error))))
 }

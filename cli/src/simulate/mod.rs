@@ -1,5 +1,5 @@
-//! `hookswitch simulate`: plays whole calls of both platforms against the local run or any URLs, as the platforms
-//! would, and then looks whether the tables hold exactly what was sent.
+//! `hookswitch simulate`: plays whole calls of both platforms against the local run, a stack or any URLs, as the
+//! platforms would, and then looks whether the tables hold exactly what was sent.
 
 pub mod calls;
 pub mod check;
@@ -24,7 +24,9 @@ use tokio::time;
 use self::calls::{Planned, plan};
 use self::check::{Archived, Checked};
 use self::recordings::Recordings;
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoints, Stores};
+use crate::stack::Stack;
+use crate::target::{Opened, Target};
 use crate::{Failure, http_client, target};
 
 /// Play whole calls of both platforms and check that the tables hold exactly what was sent.
@@ -35,10 +37,14 @@ Examples:
   hookswitch simulate --calls 500 --shuffle --duplicate 0.3
   hookswitch simulate --recording-mb 20 --break 0.5        large recordings over connections that break
   hookswitch simulate --rate 50 --json                     fifty deliveries a second, the summary as JSON
-  hookswitch simulate --endpoints staging.json             a deployed bundle
+  hookswitch simulate --stack hookswitch                   a deployed stack, with credentials as the AWS CLI finds them
+  hookswitch simulate --endpoints staging.json             functions anywhere
 
-An endpoints file is JSON like that of the local run's /endpoints: function name to URL with token, and
-vocobase_secret. Without its dynamodb member the tables are not looked into.
+A stack's calls have no recordings: its archiver cannot reach this machine. Its calls stay in the tables; their ids
+begin with sim-.
+
+An endpoints file is JSON like that of the local run's /endpoints or of `hookswitch urls --json`: function name to URL
+with token, and vocobase_secret. Without its dynamodb member the tables are not looked into.
 
 Exit code: 0 if everything was answered 2xx and the tables hold what was sent, else 1.")]
 pub struct Options {
@@ -63,11 +69,11 @@ pub struct Options {
     /// The share of connections, from 0 to 1, that break while a recording is fetched.
     #[arg(long = "break", value_name = "P", default_value_t = 0.0, value_parser = share)]
     pub breaks: f64,
-    /// The port of the local run.
-    #[arg(long, default_value_t = 9000)]
-    pub port: u16,
+    /// The local run or a stack.
+    #[command(flatten)]
+    pub target: Target,
     /// Where the functions are, instead of the local run.
-    #[arg(long, value_name = "FILE", conflicts_with = "port")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["port", "stack"])]
     pub endpoints: Option<PathBuf>,
     /// The summary as JSON.
     #[arg(long)]
@@ -139,9 +145,9 @@ const RETRY_AFTER: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(
 
 /// Plays the calls, writes the summary to `out`.
 pub async fn run(options: &Options, mut out: impl Write) -> Result<(), Failure> {
-    let endpoints = find(options).await?;
+    let (endpoints, opened) = find(options).await?;
     let seed = options.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
-    let summary = play(options, seed, &endpoints).await?;
+    let summary = play(options, seed, &endpoints, opened.as_ref()).await?;
     // A closed pipe is a reader that has seen enough.
     let _ = if options.json {
         serde_json::to_string_pretty(&summary).map_err(std::io::Error::other).and_then(|json| writeln!(out, "{json}"))
@@ -156,11 +162,22 @@ pub async fn run(options: &Options, mut out: impl Write) -> Result<(), Failure> 
     }
 }
 
-async fn find(options: &Options) -> Result<Endpoints, Failure> {
-    let Some(file) = &options.endpoints else { return target::local(options.port).await };
-    let text = std::fs::read_to_string(file);
-    let text = text.map_err(|error| Failure(format!("{} cannot be read: {error}", file.display())))?;
-    target::read(&file.display().to_string(), &text)
+/// Where to deliver, and what to look into afterwards.
+async fn find(options: &Options) -> Result<(Endpoints, Option<Opened>), Failure> {
+    if let Some(stack) = &options.target.stack {
+        let stack = Stack::find(stack).await?;
+        return Ok((stack.endpoints().await?, Some(stack.open()?)));
+    }
+    let endpoints = match &options.endpoints {
+        None => target::local(options.target.port).await?,
+        Some(file) => {
+            let text = std::fs::read_to_string(file);
+            let text = text.map_err(|error| Failure(format!("{} cannot be read: {error}", file.display())))?;
+            target::read(&file.display().to_string(), &text)?
+        }
+    };
+    let opened = endpoints.stores.as_ref().map(Stores::open).transpose()?;
+    Ok((endpoints, opened))
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked when it was read")]
@@ -178,7 +195,17 @@ struct Heard {
 }
 
 /// Plays the calls and checks the tables.
-pub async fn play(options: &Options, seed: u64, endpoints: &Endpoints) -> Result<Summary, Failure> {
+async fn play(
+    options: &Options,
+    seed: u64,
+    endpoints: &Endpoints,
+    opened: Option<&Opened>,
+) -> Result<Summary, Failure> {
+    let secret = endpoints.vocobase_secret.as_deref().ok_or_else(|| {
+        let set = "`hookswitch secret set vocobase --stack NAME`";
+        Failure(format!("Vocobase's calls cannot be signed without its secret: {set} sets that of a stack"))
+    })?;
+    let secret = Secret::new(secret);
     let now = Instant::now();
     let start = Instant::from_unix_seconds(now.unix_seconds()).unwrap_or(now);
     // A deployed archiver cannot reach this machine, and must not.
@@ -209,7 +236,7 @@ pub async fn play(options: &Options, seed: u64, endpoints: &Endpoints) -> Result
                 if let Some(every) = &every {
                     every.lock().await.tick().await;
                 }
-                let answer = deliver(&http, &urls, &endpoints.vocobase_secret, &delivery, &heard).await;
+                let answer = deliver(&http, &urls, &secret, &delivery, &heard).await;
                 // The platform keeps the overrides of an answer for the session's life.
                 urls.extend(overrides(&answer, &endpoints.functions));
                 bar.inc(1);
@@ -219,18 +246,17 @@ pub async fn play(options: &Options, seed: u64, endpoints: &Endpoints) -> Result
     bar.finish_and_clear();
 
     let mut recordings = None;
-    let tables = match &endpoints.stores {
+    let tables = match opened {
         None => None,
-        Some(stores) => {
+        Some(opened) => {
             if let Some(served) = &served {
                 let bar = progress(options.calls.div_euclid(2) as usize, "recordings archived");
-                let clients = stores.connect()?;
                 let news = |count| bar.inc(count);
-                recordings = Some(check::check_recordings(&sent, served, &clients, stores, PATIENCE, news).await?);
+                recordings = Some(check::check_recordings(&sent, served, opened, PATIENCE, news).await?);
                 bar.finish_and_clear();
             }
             let bar = progress(usize::try_from(options.calls).unwrap_or(usize::MAX), "calls checked");
-            let checked = check::check(&sent, &stores.connect()?, stores, || bar.inc(1)).await?;
+            let checked = check::check(&sent, opened, || bar.inc(1)).await?;
             bar.finish_and_clear();
             Some(checked)
         }
@@ -285,7 +311,7 @@ fn lanes(plans: Vec<Vec<Planned>>, options: &Options, rng: &mut SmallRng) -> Vec
 async fn deliver(
     http: &reqwest::Client,
     urls: &BTreeMap<String, String>,
-    vocobase_secret: &str,
+    vocobase_secret: &Secret,
     delivery: &Planned,
     heard: &Mutex<Heard>,
 ) -> serde_json::Value {
@@ -294,7 +320,7 @@ async fn deliver(
         let mut request = http.post(url).header("content-type", "application/json").body(delivery.body.clone());
         if delivery.webhook.provider() == Provider::Vocobase {
             let timestamp = Instant::now().to_string();
-            let signature = vocobase::sign(&Secret::new(vocobase_secret), &timestamp, &delivery.body);
+            let signature = vocobase::sign(vocobase_secret, &timestamp, &delivery.body);
             request = request.header(vocobase::TIMESTAMP, timestamp).header(vocobase::SIGNATURE, signature);
         }
         let sent_at = time::Instant::now();
