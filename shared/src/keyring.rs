@@ -22,8 +22,9 @@ use crate::storage::aws;
 const FRESH_MILLIS: i64 = 5 * 60 * 1000;
 /// After a read that failed, old keys serve for so long before the next.
 const PAUSE_MILLIS: i64 = 10 * 1000;
-/// Early reads that one instance makes in a minute at most, so that forged deliveries cannot make it ask without end.
-const EARLY_READS_A_MINUTE: usize = 6;
+/// Between two early reads, so that forged deliveries cannot make an instance ask without end. Shorter than the
+/// platforms go on trying: whichever delivery asks next, it asks for all.
+const BETWEEN_EARLY_READS_MILLIS: i64 = 2000;
 /// All the attempts of one read: a caller may be waiting.
 const READ_TIME: Duration = Duration::from_millis(1500);
 
@@ -62,7 +63,7 @@ struct Held {
     /// With the time at which their read began.
     keys: Option<(Instant, Arc<Keys>)>,
     failed_at: Option<Instant>,
-    early_reads: Vec<Instant>,
+    early_read_at: Option<Instant>,
 }
 
 impl Keyring {
@@ -127,11 +128,10 @@ impl Keyring {
                 Some((read_at, keys)) if *read_at > now => return Ok(Some(Arc::clone(keys))),
                 _ => {}
             }
-            held.early_reads.retain(|read_at| now.millis_since(*read_at).abs() < 60_000);
-            if held.early_reads.len() >= EARLY_READS_A_MINUTE {
+            if held.early_read_at.is_some_and(|at| now.millis_since(at).abs() < BETWEEN_EARLY_READS_MILLIS) {
                 return Err(Unreadable);
             }
-            held.early_reads.push(now);
+            held.early_read_at = Some(now);
         }
         self.read(managed, now).await.map(Some)
     }

@@ -17,4 +17,5 @@ mod order;
 mod process;
 mod recordings;
 mod secrets;
+mod template;
 mod units;

@@ -98,9 +98,14 @@ impl Archiver {
             // The bucket's lifecycle removes it in the end; the recording must not wait for that.
             tracing::warn!(session = %key, %error, "an abandoned upload could not be aborted");
         }
-        let began_at = self.store.call_started_at(key, now).await?.unwrap_or(now);
         let began = time::Instant::now();
-        let copied = copy(&self.store, &self.sources, &job, &object_prefix(key, began_at), until).await;
+        let copied = match self.store.call_started_at(key, now).await {
+            Ok(began_at) => {
+                let prefix = object_prefix(key, began_at.unwrap_or(now));
+                copy(&self.store, &self.sources, &job, &prefix, until).await
+            }
+            Err(error) => Err(CopyError::Store(error)),
+        };
         let now = (self.clock)();
         let outcome = match copied {
             Ok(archived) => {
