@@ -22,9 +22,11 @@ use crate::storage::aws;
 const FRESH_MILLIS: i64 = 5 * 60 * 1000;
 /// After a read that failed, old keys serve for so long before the next.
 const PAUSE_MILLIS: i64 = 10 * 1000;
-/// Between two early reads, so that forged deliveries cannot make an instance ask without end. Shorter than the
-/// platforms go on trying: whichever delivery asks next, it asks for all.
-const BETWEEN_EARLY_READS_MILLIS: i64 = 2000;
+/// Early reads that an instance may make at once, so that a few deliveries with wrong keys are simply refused.
+const EARLY_READS: i64 = 10;
+/// After those it may make another every so often, so that forged deliveries cannot make it ask without end. Shorter
+/// than the platforms go on trying: whichever delivery asks next, it asks for all.
+const EARLY_READ_EVERY_MILLIS: i64 = 2000;
 /// All the attempts of one read: a caller may be waiting.
 const READ_TIME: Duration = Duration::from_millis(1500);
 
@@ -63,7 +65,8 @@ struct Held {
     /// With the time at which their read began.
     keys: Option<(Instant, Arc<Keys>)>,
     failed_at: Option<Instant>,
-    early_read_at: Option<Instant>,
+    /// When all the early reads so far are made up for.
+    early_reads_until: Option<Instant>,
 }
 
 impl Keyring {
@@ -103,7 +106,7 @@ impl Keyring {
             let held = managed.held();
             let age = |since: Instant| now.millis_since(since);
             match &held.keys {
-                Some((read_at, keys)) if age(*read_at) < FRESH_MILLIS => return Ok(Arc::clone(keys)),
+                Some((read_at, keys)) if (0..FRESH_MILLIS).contains(&age(*read_at)) => return Ok(Arc::clone(keys)),
                 known => {
                     let paused = held.failed_at.is_some_and(|failed_at| age(failed_at) < PAUSE_MILLIS);
                     (known.as_ref().map(|(_, keys)| Arc::clone(keys)), paused)
@@ -128,10 +131,14 @@ impl Keyring {
                 Some((read_at, keys)) if *read_at > now => return Ok(Some(Arc::clone(keys))),
                 _ => {}
             }
-            if held.early_read_at.is_some_and(|at| now.millis_since(at).abs() < BETWEEN_EARLY_READS_MILLIS) {
+            let most = EARLY_READS * EARLY_READ_EVERY_MILLIS;
+            // Further ahead it can only be because the clock was set back.
+            let until = held.early_reads_until.filter(|until| until.millis_since(now) <= most);
+            let until = until.map_or(now, |until| until.max(now));
+            if until.millis_since(now) > most - EARLY_READ_EVERY_MILLIS {
                 return Err(Unreadable);
             }
-            held.early_read_at = Some(now);
+            held.early_reads_until = Some(until.plus_millis(EARLY_READ_EVERY_MILLIS));
         }
         self.read(managed, now).await.map(Some)
     }

@@ -11,11 +11,13 @@ use std::time::Duration;
 use recording_archiver::Archiver;
 use serde_json::{Value, json};
 use shared::config::{DEFAULT_DEADLINE_MS, DEFAULT_TOLERANCE_SECONDS, Lookup};
-use shared::metrics::{Metrics, NAMESPACE};
+use shared::metrics::{DELIVERIES, Metrics, NAMESPACE};
 use shared::recording::State;
 use shared::storage::{BY_CONTACT, BY_DAY, UNFINISHED};
 use shared::webhook::App;
 use shared::{Instant, Provider, Webhook};
+
+type Names = BTreeSet<String>;
 
 const ARCHIVER: &str = "recording_archiver";
 /// AWS's page "Limits that apply to alarms based on metric math expressions".
@@ -42,90 +44,80 @@ const NOT_SET: [(&str, &str); 14] = [
 #[test]
 fn every_function_has_its_folder_its_resources_and_its_line_in_the_docs() {
     let template = Template::read();
-    let names = functions();
-    let webhooks: BTreeSet<String> = Webhook::ALL.iter().map(|webhook| webhook.name().to_owned()).collect();
-    let folders = std::fs::read_dir("../functions").unwrap().map(|entry| entry.unwrap());
-    assert_eq!(folders.map(|entry| entry.file_name().into_string().unwrap()).collect::<BTreeSet<_>>(), names);
-    assert_eq!(
-        rows(&read("docs/deploy.md"), "function").iter().map(|row| code(&row[0])).collect::<BTreeSet<_>>(),
-        names
-    );
-    let logical: BTreeSet<String> = names.iter().map(|name| camel_case(name) + "Function").collect();
-    assert_eq!(template.of_type("AWS::Serverless::Function").into_keys().collect::<BTreeSet<_>>(), logical);
-    for name in &names {
-        let camel = camel_case(name);
+    let folders = std::fs::read_dir("../functions").unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names(folders.map(|name| name.into_string().unwrap())), functions());
+    assert_eq!(names(rows(&read("docs/deploy.md"), "function").iter().map(|row| code(&row[0]))), functions());
+    let logical = names(functions().iter().map(|name| camel_case(name) + "Function"));
+    assert_eq!(names(template.of_type("AWS::Serverless::Function").into_keys()), logical);
+    for name in functions() {
+        let camel = camel_case(&name);
         let function = &template.resource(&format!("{camel}Function"))["Properties"];
-        assert_eq!(function["FunctionName"], sub(&format!("${{AWS::StackName}}-{name}")), "{name}");
-        assert_eq!(function["CodeUri"], format!("../target/lambda/{name}/"), "{name}");
-        assert_eq!(function["Role"], get(&format!("{camel}Role"), "Arn"), "{name}");
-        assert_eq!(function["LoggingConfig"]["LogGroup"], reference(&format!("{camel}LogGroup")), "{name}");
+        assert_eq!(function["FunctionName"], sub(&format!("${{AWS::StackName}}-{name}")));
+        assert_eq!(function["CodeUri"], format!("../target/lambda/{name}/"));
+        assert_eq!(function["Role"], get(&format!("{camel}Role"), "Arn"));
+        assert_eq!(function["LoggingConfig"]["LogGroup"], reference(&format!("{camel}LogGroup")));
         let log_group = &template.resource(&format!("{camel}LogGroup"))["Properties"];
-        let expected = json!({ "LogGroupName": sub(&format!("/aws/lambda/${{AWS::StackName}}-{name}")),
-            "RetentionInDays": reference("LogRetentionDays") });
-        assert_eq!(*log_group, expected, "{name}");
-        let url = if webhooks.contains(name) { json!({ "AuthType": "NONE" }) } else { Value::Null };
+        assert_eq!(log_group["LogGroupName"], sub(&format!("/aws/lambda/${{AWS::StackName}}-{name}")));
+        assert_eq!(log_group["RetentionInDays"], reference("LogRetentionDays"));
+        let url = if name == ARCHIVER { Value::Null } else { json!({ "AuthType": "NONE" }) };
         assert_eq!(function["FunctionUrlConfig"], url, "{name}");
     }
 }
 
 #[test]
 fn a_role_is_one_functions_and_allows_named_actions_on_named_resources_only() {
-    let template = Template::read();
-    let roles = template.of_type("AWS::IAM::Role");
-    assert_eq!(
-        roles.keys().cloned().collect::<BTreeSet<_>>(),
-        functions().iter().map(|name| camel_case(name) + "Role").collect::<BTreeSet<_>>(),
-    );
+    let roles = Template::read().of_type("AWS::IAM::Role");
+    assert_eq!(names(roles.keys()), names(functions().iter().map(|name| camel_case(name) + "Role")));
     for (role, resource) in &roles {
         let properties = &resource["Properties"];
         assert_eq!(properties["ManagedPolicyArns"], Value::Null, "{role}");
-        let assumed = &properties["AssumeRolePolicyDocument"]["Statement"];
-        assert_eq!(assumed[0]["Principal"], json!({ "Service": "lambda.amazonaws.com" }), "{role}");
-        assert_eq!(list(&properties["Policies"]).len(), 1, "{role}");
-        let statements = list(&properties["Policies"][0]["PolicyDocument"]["Statement"]);
+        let trusted = &properties["AssumeRolePolicyDocument"]["Statement"][0]["Principal"];
+        assert_eq!(*trusted, json!({ "Service": "lambda.amazonaws.com" }), "{role}");
+        let statements =
+            list(&properties["Policies"]).iter().flat_map(|policy| list(&policy["PolicyDocument"]["Statement"]));
         for statement in statements {
-            let (actions, sid) = (one_or_many(&statement["Action"]), &statement["Sid"]);
-            assert!(actions.iter().all(|action| !action.as_str().unwrap().contains('*')), "{role}: {sid}");
-            let tracing = actions.iter().all(|action| action.as_str().unwrap().starts_with("xray:"));
+            let (actions, sid) = (names(one_or_many(&statement["Action"]).iter().map(string)), &statement["Sid"]);
+            assert!(!actions.iter().any(|action| action.contains('*')), "{role}: {sid}");
             // X-Ray's actions know no resources.
-            assert!(tracing || !one_or_many(&statement["Resource"]).contains(&json!("*")), "{role}: {sid}");
+            let anywhere = one_or_many(&statement["Resource"]).contains(&json!("*"));
+            assert!(!anywhere || actions.iter().all(|action| action.starts_with("xray:")), "{role}: {sid}");
             if sid == "WriteLogs" {
-                assert_eq!(statement["Resource"], get(&role.replace("Role", "LogGroup"), "Arn"), "{role}");
+                assert_eq!(statement["Resource"], get(&role.replace("Role", "LogGroup"), "Arn"));
             }
         }
     }
 }
 
 #[test]
-fn the_functions_read_what_the_template_sets_and_accept_it() {
+fn functions_read_what_the_template_sets_and_accept_every_value_that_its_parameters_allow() {
     let template = Template::read();
     for name in functions() {
         let set = template.environment(&name);
         let webhook = name.parse::<Webhook>().ok();
-        let mut read = BTreeSet::from(["LOG_LEVEL".to_owned()]); // by `main`
+        let mut read = names(["LOG_LEVEL"]); // by `main`
         for chosen in template.choices(&set) {
             let value = |variable: &str| match variable {
-                "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("as-lambda-says".to_owned()),
+                "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("as Lambda says".to_owned()),
                 variable => chosen.get(variable).cloned(),
             };
             read.extend(asked_by(webhook, &value).unwrap_or_else(|error| panic!("{name} with {chosen:?}: {error}")));
         }
+        for variable in set.keys() {
+            assert!(read.contains(variable), "{name} is given {variable} and does not read it");
+        }
         let sibling = |variable: &str| variable.ends_with("_URL") && !variable.starts_with("AWS_");
-        let other = match webhook.map(Webhook::provider) {
+        let of_the_other_platform = match webhook.map(Webhook::provider) {
             Some(Provider::Exotel) => "VOCOBASE_",
             Some(Provider::Vocobase) => "EXOTEL_",
             None => "-",
         };
-        for variable in set.keys() {
-            assert!(read.contains(variable), "{name} is given {variable} and does not read it");
-        }
         for variable in read.iter().filter(|variable| !set.contains_key(*variable)) {
-            // Only session_start hands the others' URLs out; in the others they would be a circle of dependencies.
-            let left_out = NOT_SET.iter().any(|(known, _)| known == variable)
-                || variable.starts_with(other)
+            let left_alone = NOT_SET.iter().any(|(known, _)| known == variable)
+                || variable.starts_with(of_the_other_platform)
                 || (sibling(variable) && webhook != Some(Webhook::SessionStart));
-            assert!(left_out, "{name} reads {variable}, and the template does not set it");
+            assert!(left_alone, "{name} reads {variable}, and the template does not set it");
         }
+        // Only session_start hands the others' URLs out. In the others they would be a circle of dependencies.
         let siblings = set.keys().filter(|variable| sibling(variable)).count();
         assert_eq!(siblings, if webhook == Some(Webhook::SessionStart) { 4 } else { 0 }, "{name}");
     }
@@ -134,13 +126,12 @@ fn the_functions_read_what_the_template_sets_and_accept_it() {
 #[test]
 fn every_variable_that_the_code_names_is_in_the_readme() {
     let readme = rows(&read("README.md"), "variable");
-    let documented: BTreeSet<String> = readme.iter().flat_map(|row| codes(&row[0])).collect();
-    let variable = |literal: &String| {
+    let is_variable = |literal: &String| {
         let letters = |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
         literal.contains('_') && literal.chars().all(letters) && literal != "FULL_OBJECT" // a word of S3's
     };
-    let named: BTreeSet<String> = sources().iter().flat_map(|(_, source)| literals(source)).filter(variable).collect();
-    assert_eq!(named, documented);
+    let named = sources().iter().flat_map(|(_, source)| literals(source)).filter(is_variable).collect::<Names>();
+    assert_eq!(names(readme.iter().flat_map(|row| codes(&row[0]))), named);
     for (variable, default) in [
         ("DEADLINE_MS", DEFAULT_DEADLINE_MS.to_string()),
         ("TIMESTAMP_TOLERANCE_SECONDS", DEFAULT_TOLERANCE_SECONDS.to_string()),
@@ -153,64 +144,74 @@ fn every_variable_that_the_code_names_is_in_the_readme() {
 #[test]
 fn tables_have_the_keys_and_indexes_that_the_code_uses_and_the_readme_names() {
     let template = Template::read();
-    let words = |literal: String| {
-        let words = literal.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
-        words.map(str::to_owned).collect::<Vec<_>>()
-    };
+    let not_of_words = |letter: char| !letter.is_alphanumeric() && letter != '_';
     let shared = sources().into_iter().filter(|(path, _)| path.starts_with("../shared/src"));
-    let known: BTreeSet<String> = shared.flat_map(|(_, source)| literals(&source)).flat_map(words).collect();
-    let (mut keys, mut indexes) = (BTreeMap::new(), BTreeSet::new());
+    let texts = shared.flat_map(|(_, source)| literals(&source)).collect::<Vec<_>>();
+    let known = names(texts.iter().flat_map(|text| text.split(not_of_words)));
+    let (mut keys, mut indexes) = (BTreeMap::new(), Names::new());
     for (logical, table) in template.of_type("AWS::DynamoDB::Table") {
-        let name = logical.strip_suffix("Table").unwrap().to_lowercase();
         let table = &table["Properties"];
+        let name = logical.strip_suffix("Table").unwrap().to_lowercase();
         assert_eq!(table["TableName"], sub(&format!("${{AWS::StackName}}-{name}")));
         let attributes = |keys: &Value| list(keys).iter().map(|key| string(&key["AttributeName"])).collect::<Vec<_>>();
         let mut used = attributes(&table["KeySchema"]);
         keys.insert(name, used.clone());
-        for index in table["GlobalSecondaryIndexes"].as_array().into_iter().flatten() {
+        for index in some_or_none(&table["GlobalSecondaryIndexes"]) {
             indexes.insert(string(&index["IndexName"]));
             used.extend(attributes(&index["KeySchema"]));
-            used.extend(index["Projection"]["NonKeyAttributes"].as_array().into_iter().flatten().map(string));
+            used.extend(some_or_none(&index["Projection"]["NonKeyAttributes"]).map(string));
         }
         used.extend(table["TimeToLiveSpecification"]["AttributeName"].as_str().map(str::to_owned));
         for attribute in used {
             assert!(known.contains(&attribute), "{logical} has {attribute}, which the code does not know");
         }
     }
-    assert_eq!(indexes, BTreeSet::from([BY_DAY, BY_CONTACT, UNFINISHED].map(str::to_owned)));
-    let documented = rows(&read("README.md"), "table").into_iter().map(|row| (code(&row[0]), codes(&row[1]))).collect();
-    assert_eq!(keys, documented);
-    let archiver = &template.resource("RecordingArchiverFunction")["Properties"]["Events"]["Jobs"]["Properties"];
-    assert_eq!(archiver["Stream"], get("RecordingsTable", "StreamArn"));
-    let pattern: Value =
-        serde_json::from_str(archiver["FilterCriteria"]["Filters"][0]["Pattern"].as_str().unwrap()).unwrap();
-    assert_eq!(pattern["dynamodb"]["NewImage"]["state"]["S"], json!([State::Pending.name()]));
+    assert_eq!(indexes, names([BY_DAY, BY_CONTACT, UNFINISHED]));
+    let documented = rows(&read("README.md"), "table").into_iter().map(|row| (code(&row[0]), codes(&row[1])));
+    assert_eq!(keys, documented.collect());
+}
+
+#[test]
+fn the_archiver_is_brought_new_jobs_by_the_stream_of_their_table() {
+    let template = Template::read();
+    let jobs = &template.resource("RecordingArchiverFunction")["Properties"]["Events"]["Jobs"]["Properties"];
+    assert_eq!(jobs["Stream"], get("RecordingsTable", "StreamArn"));
+    let pattern = string(&jobs["FilterCriteria"]["Filters"][0]["Pattern"]);
+    let image = &serde_json::from_str::<Value>(&pattern).unwrap()["dynamodb"]["NewImage"];
+    assert_eq!(image["state"]["S"], json!([State::Pending.name()]));
     let view = &template.resource("RecordingsTable")["Properties"]["StreamSpecification"]["StreamViewType"];
     assert_eq!(view, "NEW_IMAGE", "the filter looks into the new item");
+    for (what, expected) in [
+        ("FunctionResponseTypes", json!(["ReportBatchItemFailures"])),
+        ("BisectBatchOnFunctionError", json!(true)),
+        ("MaximumRetryAttempts", json!(3)),
+        ("DestinationConfig", json!({ "OnFailure": { "Type": "SQS", "Destination": get("FailureQueue", "Arn") } })),
+    ] {
+        assert_eq!(jobs[what], expected, "one bad record would hold up its shard");
+    }
 }
 
 #[test]
 fn what_holds_data_outlives_the_stack_but_not_a_first_deployment_that_failed() {
     let template = Template::read();
-    let data = ["AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SecretsManager::Secret", "AWS::SQS::Queue"];
-    let kept: BTreeMap<String, Value> = data.iter().flat_map(|kind| template.of_type(kind)).collect();
+    let kinds = ["AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SecretsManager::Secret", "AWS::SQS::Queue"];
+    let kept = kinds.iter().flat_map(|kind| template.of_type(kind)).collect::<BTreeMap<_, _>>();
     assert_eq!(kept.len(), 9);
     for (logical, resource) in &kept {
         assert_eq!(resource["DeletionPolicy"], "RetainExceptOnCreate", "{logical}");
         assert_eq!(resource["UpdateReplacePolicy"], "Retain", "{logical}");
     }
     for (logical, table) in template.of_type("AWS::DynamoDB::Table") {
-        let table = &table["Properties"];
-        assert_eq!(table["DeletionProtectionEnabled"], reference("DeletionProtection"), "{logical}");
-        assert_eq!(
-            table["PointInTimeRecoverySpecification"],
-            json!({ "PointInTimeRecoveryEnabled": true }),
-            "{logical}"
-        );
-        assert_eq!(table["SSESpecification"], json!({ "SSEEnabled": true }), "{logical}");
-        let expires = json!({ "AttributeName": "expires_at", "Enabled": true });
-        let expected = if logical == "ProfilesTable" { Value::Null } else { expires };
-        assert_eq!(table["TimeToLiveSpecification"], expected, "{logical}");
+        let profiles = logical == "ProfilesTable"; // which never expire
+        let expiry = if profiles { Value::Null } else { json!({ "AttributeName": "expires_at", "Enabled": true }) };
+        for (property, expected) in [
+            ("DeletionProtectionEnabled", reference("DeletionProtection")),
+            ("PointInTimeRecoverySpecification", json!({ "PointInTimeRecoveryEnabled": true })),
+            ("SSESpecification", json!({ "SSEEnabled": true })),
+            ("TimeToLiveSpecification", expiry),
+        ] {
+            assert_eq!(table["Properties"][property], expected, "{logical}: {property}");
+        }
     }
     // With it a first deployment that failed could not be rolled back.
     assert_eq!(template.0["Parameters"]["DeletionProtection"]["Default"], "false");
@@ -220,59 +221,57 @@ fn what_holds_data_outlives_the_stack_but_not_a_first_deployment_that_failed() {
 fn no_secret_is_in_the_template_and_the_generated_one_is_never_generated_again() {
     let template = Template::read();
     let text = read("infra/template.yaml");
-    for way in ["{{resolve:", "SecretString:\n", "SecretString: \"", "SecretString: !", "NoEcho"] {
-        assert!(!text.contains(way), "the template holds a secret by {way}");
+    for way in ["{{resolve:", " SecretString:", "NoEcho"] {
+        assert!(!text.contains(way), "a secret by {way}");
     }
     // CloudFormation generates another value when any of this changes, and every URL that was pasted is refused.
-    let generated = json!({ "PasswordLength": 48, "ExcludePunctuation": true });
-    assert_eq!(template.resource("ExotelTokenSecret")["Properties"]["GenerateSecretString"], generated);
-    let vocobase = &template.resource("VocobaseSecret")["Properties"];
-    assert_eq!(vocobase.as_object().unwrap().keys().collect::<Vec<_>>(), ["Description"], "it is set after deployment");
+    let generated = &template.resource("ExotelTokenSecret")["Properties"]["GenerateSecretString"];
+    assert_eq!(*generated, json!({ "PasswordLength": 48, "ExcludePunctuation": true }));
+    let vocobase = template.resource("VocobaseSecret")["Properties"].as_object().unwrap();
+    assert_eq!(names(vocobase.keys()), names(["Description"]), "its value is set after deployment");
 }
 
 #[test]
 fn alarms_look_at_every_function_and_at_metrics_that_are_written() {
-    let template = Template::read();
     let written = Written::read();
-    for (logical, alarm) in template.of_type("AWS::CloudWatch::Alarm") {
+    for (logical, alarm) in Template::read().of_type("AWS::CloudWatch::Alarm") {
         let alarm = &alarm["Properties"];
-        for action in ["AlarmActions", "OKActions"] {
-            assert_eq!(alarm[action], json!([reference("AlarmTopic")]), "{logical}");
-        }
-        // A quiet night is no trouble.
-        assert_eq!(alarm["TreatMissingData"], "notBreaching", "{logical}");
+        assert_eq!(alarm["AlarmActions"], json!([reference("AlarmTopic")]), "{logical}");
+        assert_eq!(alarm["OKActions"], json!([reference("AlarmTopic")]), "{logical}");
+        assert_eq!(alarm["TreatMissingData"], "notBreaching", "{logical}: a quiet night is no trouble");
         let metrics = metrics_of(alarm);
         assert!(metrics.len() <= METRICS_OF_AN_ALARM, "{logical} has {} metrics", metrics.len());
-        let mut looked_at: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut looked_at: BTreeMap<String, Names> = BTreeMap::new();
         for metric in metrics {
             let name = string(&metric["MetricName"]);
-            let dimensions: BTreeMap<String, Value> =
-                list(&metric["Dimensions"]).iter().map(|pair| (string(&pair["Name"]), pair["Value"].clone())).collect();
-            if metric["Namespace"] == NAMESPACE {
-                assert_eq!(dimensions["stack"], reference("AWS::StackName"), "{logical}");
-                written.check(&logical, &name, &dimensions);
-            } else if metric["Namespace"] == "AWS/Lambda" {
-                looked_at.entry(name).or_default().insert(string(&dimensions["FunctionName"]["Ref"]));
-            } else {
-                assert_eq!(dimensions["QueueName"], get("FailureQueue", "QueueName"), "{logical}");
+            let pairs = list(&metric["Dimensions"]).iter().map(|pair| (string(&pair["Name"]), pair["Value"].clone()));
+            let dimensions: BTreeMap<String, Value> = pairs.collect();
+            match metric["Namespace"].as_str() {
+                Some(NAMESPACE) => {
+                    assert_eq!(dimensions["stack"], reference("AWS::StackName"), "{logical}");
+                    written.check(&logical, &name, &dimensions);
+                }
+                Some("AWS/Lambda") => {
+                    looked_at.entry(name).or_default().insert(string(&dimensions["FunctionName"]["Ref"]));
+                }
+                _ => assert_eq!(dimensions["QueueName"], get("FailureQueue", "QueueName"), "{logical}"),
             }
         }
-        let all = |wanted: fn(&str) -> bool| {
-            functions()
-                .iter()
-                .filter(|name| wanted(name))
-                .map(|name| camel_case(name) + "Function")
-                .collect::<BTreeSet<_>>()
-        };
-        let exotel = |name: &str| name != ARCHIVER && name != Webhook::SessionCompleted.name();
-        for (metric, functions) in looked_at {
-            let expected = match (logical.as_str(), metric.as_str()) {
-                ("ExotelServerErrorRateAlarm", _) => all(exotel),
-                ("VocobaseServerErrorRateAlarm", _) => all(|name| name == Webhook::SessionCompleted.name()),
-                (_, "IteratorAge") => all(|name| name == ARCHIVER),
-                _ => all(|_| true),
+        for (metric, of) in looked_at {
+            let wanted = |name: &&String| match (logical.as_str(), metric.as_str(), name.parse().map(Webhook::provider))
+            {
+                ("ExotelServerErrorRateAlarm", _, provider) => {
+                    provider.is_ok_and(|provider| provider == Provider::Exotel)
+                }
+                ("VocobaseServerErrorRateAlarm", _, provider) => {
+                    provider.is_ok_and(|provider| provider == Provider::Vocobase)
+                }
+                (_, "IteratorAge", provider) => provider.is_err(),
+                _ => true,
             };
-            assert_eq!(functions, expected, "{logical}: {metric}");
+            let expected =
+                functions().iter().filter(wanted).map(|name| camel_case(name) + "Function").collect::<Names>();
+            assert_eq!(of, expected, "{logical}: {metric}");
         }
     }
 }
@@ -282,171 +281,159 @@ fn the_dashboard_shows_every_alarm_and_function_and_metrics_that_are_written() {
     let template = Template::read();
     let written = Written::read();
     let body = string(&template.resource("Dashboard")["Properties"]["DashboardBody"]["Fn::Sub"]);
-    let dashboard: Value =
-        serde_json::from_str(&body.replace("${!", "{").replace("${AWS::StackName}", "hookswitch")).unwrap();
-    let widgets: Vec<&Value> = list(&dashboard["widgets"]).iter().map(|widget| &widget["properties"]).collect();
-    let alarms: BTreeSet<String> =
-        widgets.iter().flat_map(|widget| widget["alarms"].as_array().into_iter().flatten()).map(string).collect();
-    let expected = template.of_type("AWS::CloudWatch::Alarm").into_keys().map(|alarm| format!("${{{alarm}.Arn}}"));
-    assert_eq!(alarms, expected.collect());
-    let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for metric in widgets.iter().flat_map(|widget| widget["metrics"].as_array().into_iter().flatten()).map(list) {
-        let words: Vec<&str> = metric.iter().map_while(Value::as_str).collect();
-        let Some((namespace, rest)) = words.split_first() else {
-            let search = string(&metric[0]["expression"]);
-            assert!(search.contains("'{Hookswitch,stack,webhook,outcome} MetricName=\"Deliveries\""), "{search}");
-            continue;
-        };
-        if *namespace == "..." {
-            continue; // the one before, with another statistic
-        }
-        let (name, dimensions) = (rest[0], &rest[1..]);
-        let dimensions: BTreeMap<String, Value> =
-            dimensions.chunks(2).map(|pair| (pair[0].to_owned(), json!(pair[1]))).collect();
-        if *namespace == NAMESPACE {
-            assert_eq!(dimensions["stack"], "hookswitch");
-            written.check("the dashboard", name, &dimensions);
-        } else {
-            let (_, of) = dimensions.first_key_value().unwrap();
-            shown
-                .entry(name.to_owned())
-                .or_default()
-                .insert(of.as_str().unwrap().strip_prefix("hookswitch-").unwrap().to_owned());
+    let body = body.replace("${AWS::StackName}", "hookswitch").replace("${!", "{");
+    let dashboard: Value = serde_json::from_str(&body).unwrap();
+    let widgets = list(&dashboard["widgets"]).iter().map(|widget| &widget["properties"]).collect::<Vec<_>>();
+    let alarms = names(widgets.iter().flat_map(|widget| some_or_none(&widget["alarms"])).map(string));
+    let all = template.of_type("AWS::CloudWatch::Alarm").into_keys().map(|alarm| format!("${{{alarm}.Arn}}"));
+    assert_eq!(alarms, all.collect());
+
+    let mut shown: BTreeMap<String, Names> = BTreeMap::new();
+    for metric in widgets.iter().flat_map(|widget| some_or_none(&widget["metrics"])).map(list) {
+        let words = metric.iter().map_while(Value::as_str).collect::<Vec<_>>();
+        match words.as_slice() {
+            // A search, by dimensions and name as they are written.
+            [] => assert!(
+                string(&metric[0]["expression"])
+                    .contains("'{Hookswitch,stack,webhook,outcome} MetricName=\"Deliveries\"")
+            ),
+            // The one before, by another statistic.
+            ["..."] => {}
+            [NAMESPACE, name, dimensions @ ..] => {
+                let dimensions = dimensions.chunks(2).map(|pair| (pair[0].to_owned(), json!(pair[1]))).collect();
+                written.check("the dashboard", name, &dimensions);
+            }
+            [_, name, .., of] => {
+                shown.entry((*name).to_owned()).or_default().extend([of.replace("hookswitch-", "")]);
+            }
+            [_] | [_, _] => panic!("{words:?} is no metric"),
         }
     }
-    let webhooks: BTreeSet<String> = Webhook::ALL.iter().map(|webhook| webhook.name().to_owned()).collect();
+    let webhooks = names(Webhook::ALL.map(Webhook::name));
+    let tables = cli::template::tables().unwrap().into_keys().filter(|table| table != "profiles").collect();
+    assert_eq!(shown.remove("Url5xxCount"), Some(webhooks));
+    assert_eq!(shown.remove("ConsumedWriteCapacityUnits"), Some(tables));
     for (metric, of) in shown {
-        match metric.as_str() {
-            "Url5xxCount" => assert_eq!(of, webhooks),
-            "Errors" | "Throttles" | "ConcurrentExecutions" => assert_eq!(of, functions(), "{metric}"),
-            "ConsumedWriteCapacityUnits" => {
-                assert!(of.is_subset(&cli::template::tables().unwrap().into_keys().collect()))
-            }
-            metric => panic!("{metric} is not known here"),
-        }
+        assert_eq!(of, functions(), "{metric}");
     }
     let query = widgets.iter().find_map(|widget| widget["query"].as_str()).unwrap();
-    let log_groups: BTreeSet<&str> = query.split('\'').skip(1).step_by(2).collect();
-    assert_eq!(
-        log_groups,
-        functions()
-            .iter()
-            .map(|name| format!("/aws/lambda/hookswitch-{name}"))
-            .collect::<BTreeSet<_>>()
-            .iter()
-            .map(String::as_str)
-            .collect()
-    );
+    let log_groups = functions().iter().map(|name| format!("/aws/lambda/hookswitch-{name}")).collect();
+    assert_eq!(names(query.split('\'').skip(1).step_by(2)), log_groups);
 }
 
 #[test]
-fn every_metric_outcome_alarm_and_reason_is_explained() {
-    let template = Template::read();
+fn every_metric_and_outcome_is_explained_and_counted() {
     let written = Written::read();
     let operations = read("docs/operations.md");
-    let metrics: BTreeSet<(String, String, BTreeSet<String>)> = rows(&operations, "metric")
-        .iter()
-        .flat_map(|row| row[2].split(';').map(|set| (code(&row[0]), row[1].clone(), codes(set).into_iter().collect())))
-        .collect();
-    assert_eq!(metrics, written.metrics);
-    let outcomes =
-        |header: &str| rows(&operations, header).iter().flat_map(|row| codes(&row[0])).collect::<BTreeSet<_>>();
+    let metrics = rows(&operations, "metric").into_iter().flat_map(|row| {
+        let metric = |set: &str| (code(&row[0]), row[1].clone(), names(codes(set)));
+        row[2].split(';').map(metric).collect::<Vec<_>>()
+    });
+    assert_eq!(metrics.collect::<BTreeSet<_>>(), written.metrics);
+    let outcomes = |column: &str| names(rows(&operations, column).iter().flat_map(|row| codes(&row[0])));
     assert_eq!(outcomes("outcome of a delivery"), written.deliveries);
     assert_eq!(outcomes("outcome of a recording"), written.recordings);
 
-    let alarms = template.of_type("AWS::CloudWatch::Alarm");
-    let explained: BTreeMap<&str, &str> =
-        section(&operations, "## Alarms").split("\n### ").skip(1).filter_map(|text| text.split_once("\n\n")).collect();
-    assert_eq!(explained.keys().copied().collect::<BTreeSet<_>>(), alarms.keys().map(String::as_str).collect());
+    let (webhooks, outcomes) = (Webhook::ALL.len(), written.deliveries.len());
+    let by_stack = written.metrics.iter().filter(|(_, _, dimensions)| dimensions.len() == 1).count();
+    let most = webhooks * outcomes + outcomes + webhooks + written.recordings.len() + by_stack;
+    let cost = format!("{most} at most: `Deliveries` {webhooks} webhooks × {outcomes} outcomes and {outcomes} in all");
+    assert!(operations.contains(&cost), "the costs do not say: {cost}");
+    let alarms = Template::read().of_type("AWS::CloudWatch::Alarm");
+    let looked_at: usize = alarms.values().map(|alarm| metrics_of(&alarm["Properties"]).len()).sum();
+    let cost = format!("| {looked_at}: {}.{}0 |", looked_at / 10, looked_at % 10);
+    assert!(operations.contains(&cost), "the costs do not say: {cost}");
+}
+
+#[test]
+fn every_alarm_is_explained_in_the_words_of_its_mail() {
+    let alarms = Template::read().of_type("AWS::CloudWatch::Alarm");
+    let operations = read("docs/operations.md");
+    let sections = between(&operations, "## Alarms", "\n## ").split("\n### ").skip(1);
+    let explained: BTreeMap<&str, &str> = sections.map(|section| section.split_once("\n\n").unwrap()).collect();
+    assert_eq!(names(explained.keys()), names(alarms.keys()));
     for (logical, alarm) in &alarms {
-        // What the mail says is found on the page.
+        let explained = explained[logical.as_str()].replace('\n', " ");
         let said = format!("*{}*", string(&alarm["Properties"]["AlarmDescription"]));
-        assert!(explained[logical.as_str()].replace('\n', " ").starts_with(&said), "{logical}: {said}");
+        assert!(explained.starts_with(&said), "{logical} does not begin with {said}");
         for part in ["- **Look**", "- **Do**"] {
-            assert!(explained[logical.as_str()].contains(part), "{logical} does not say: {part}");
+            assert!(explained.contains(part), "{logical} lacks {part}");
         }
     }
+}
 
-    let mut reasons = errors("../shared/src/auth/mod.rs", "pub enum Refused {");
-    reasons.extend(errors("../shared/src/webhook/answer.rs", "pub(super) enum Problem {"));
-    reasons.extend(errors("../shared/src/keyring.rs", "/// The keys cannot be read"));
-    reasons.extend(errors("../shared/src/storage/mod.rs", "/// The store did not answer"));
-    let documented: BTreeSet<String> = rows(&operations, "reason").iter().flat_map(|row| codes(&row[0])).collect();
-    assert_eq!(documented, reasons);
+#[test]
+fn every_reason_for_an_answer_is_explained_and_every_query_finds_what_is_logged() {
+    let operations = read("docs/operations.md");
+    let reasons = [
+        ("../shared/src/auth/mod.rs", "pub enum Refused {"),
+        ("../shared/src/webhook/answer.rs", "pub(super) enum Problem {"),
+        ("../shared/src/keyring.rs", "/// The keys cannot be read"),
+        ("../shared/src/storage/mod.rs", "/// The store did not answer"),
+    ];
+    let explained = names(rows(&operations, "reason").iter().flat_map(|row| codes(&row[0])));
+    assert_eq!(explained, reasons.into_iter().flat_map(|(path, begin)| errors(path, begin)).collect());
 
-    let logged: BTreeSet<String> = sources().iter().flat_map(|(_, source)| literals(source)).collect();
+    let logged = sources().iter().flat_map(|(_, source)| literals(source)).collect::<Names>();
     let one = operations.split("message = ").skip(1).filter_map(|query| query.split('"').nth(1));
     let several = operations.split("message in [").skip(1).filter_map(|query| query.split(']').next());
     for message in one.chain(several.flat_map(|several| several.split('"').skip(1).step_by(2))) {
         assert!(logged.contains(message), "a query looks for {message:?}, which no function logs");
     }
-
-    let (webhooks, outcomes) = (Webhook::ALL.len(), written.deliveries.len());
-    let others = written.metrics.iter().filter(|(_, _, dimensions)| dimensions.len() == 1).count();
-    let most = webhooks * outcomes + outcomes + webhooks + written.recordings.len() + others;
-    let cost = format!("{most} at most: `Deliveries` {webhooks} webhooks × {outcomes} outcomes and {outcomes} in all");
-    assert!(operations.contains(&cost), "{cost}");
-    let looked_at: usize = alarms.values().map(|alarm| metrics_of(&alarm["Properties"]).len()).sum();
-    let cost = format!("| {looked_at}: {}.{:02} |", looked_at / 10, looked_at % 10 * 10);
-    assert!(operations.contains(&cost), "{cost}");
 }
 
 #[test]
-fn every_parameter_and_output_is_explained_and_offered() {
+fn every_parameter_and_output_is_explained_and_every_parameter_has_its_place_in_the_console() {
     let template = Template::read();
     let deploy = read("docs/deploy.md");
     let parameters = template.0["Parameters"].as_object().unwrap();
-    let said = |default: &Value| match default.as_str() {
+    let default = |parameter: &Value| match parameter["Default"].as_str() {
         Some("") => "empty".to_owned(),
         Some(text) => format!("`{text}`"),
-        None => format!("`{default}`"),
+        None => format!("`{}`", parameter["Default"]),
     };
-    let expected: BTreeMap<String, String> =
-        parameters.iter().map(|(name, parameter)| (name.clone(), said(&parameter["Default"]))).collect();
-    let documented: BTreeMap<String, String> =
-        rows(&deploy, "parameter").into_iter().map(|row| (code(&row[0]), row[1].clone())).collect();
-    assert_eq!(documented, expected);
-    for (name, parameter) in parameters {
-        assert!(parameter["Description"].is_string(), "{name}");
-    }
+    let explained = rows(&deploy, "parameter").into_iter().map(|row| (code(&row[0]), row[1].clone()));
+    let expected = parameters.iter().map(|(name, parameter)| (name.clone(), default(parameter)));
+    assert_eq!(explained.collect::<BTreeMap<_, _>>(), expected.collect());
+    assert!(parameters.values().all(|parameter| parameter["Description"].is_string()));
     let interface = &template.0["Metadata"]["AWS::CloudFormation::Interface"];
-    let grouped: Vec<String> =
-        list(&interface["ParameterGroups"]).iter().flat_map(|group| list(&group["Parameters"])).map(string).collect();
-    assert_eq!(grouped.iter().collect::<BTreeSet<_>>(), parameters.keys().collect());
-    assert_eq!(grouped.len(), parameters.len(), "a parameter is in two groups");
-    assert_eq!(
-        interface["ParameterLabels"].as_object().unwrap().keys().collect::<BTreeSet<_>>(),
-        parameters.keys().collect()
-    );
-    for overrides in read("infra/samconfig.toml").lines().filter_map(|line| line.strip_prefix("parameter_overrides = "))
+    let grouped = list(&interface["ParameterGroups"]).iter().flat_map(|group| list(&group["Parameters"])).map(string);
+    assert_eq!(names(grouped), names(parameters.keys()));
+    assert_eq!(names(interface["ParameterLabels"].as_object().unwrap().keys()), names(parameters.keys()));
+    let samconfig = read("infra/samconfig.toml");
+    let overrides = samconfig.lines().filter_map(|line| line.strip_prefix("parameter_overrides = "));
+    for name in overrides.flat_map(|pairs| pairs.trim_matches('"').split(' ')).filter_map(|pair| pair.split('=').next())
     {
-        for name in overrides.trim_matches('"').split(' ').filter_map(|pair| pair.split('=').next()) {
-            assert!(parameters.contains_key(name), "infra/samconfig.toml sets {name}, which is no parameter");
-        }
+        assert!(parameters.contains_key(name), "infra/samconfig.toml sets {name}, which is no parameter");
     }
 
-    let documented: BTreeSet<String> = rows(&deploy, "output").iter().flat_map(|row| codes(&row[0])).collect();
-    assert_eq!(documented, template.0["Outputs"].as_object().unwrap().keys().cloned().collect());
-    for webhook in Webhook::ALL {
-        let camel = camel_case(webhook.name());
-        assert_eq!(
-            template.0["Outputs"][format!("{camel}Url")]["Value"],
-            get(&format!("{camel}FunctionUrl"), "FunctionUrl")
-        );
+    let outputs = template.0["Outputs"].as_object().unwrap();
+    assert_eq!(names(rows(&deploy, "output").iter().flat_map(|row| codes(&row[0]))), names(outputs.keys()));
+    for camel in Webhook::ALL.map(|webhook| camel_case(webhook.name())) {
+        assert_eq!(outputs[&format!("{camel}Url")]["Value"], get(&format!("{camel}FunctionUrl"), "FunctionUrl"));
     }
-    let anchors: BTreeSet<String> = read("README.md")
-        .lines()
-        .filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')).map(anchor))
-        .collect();
-    for link in deploy.split("../README.md#").skip(1) {
-        let link = link.split(')').next().unwrap();
-        assert!(anchors.contains(link), "the README has no section {link}");
+}
+
+#[test]
+fn links_between_the_pages_lead_somewhere() {
+    for page in ["README.md", "docs/deploy.md", "docs/operations.md"] {
+        let text = read(page);
+        for link in text.split("](").skip(1).filter_map(|link| link.split(')').next()) {
+            let (file, section) = link.split_once('#').unwrap_or((link, ""));
+            if file.contains("://") {
+                continue;
+            }
+            let path = Path::new(page).parent().unwrap().join(file);
+            let target = if file.is_empty() { text.clone() } else { read(path.to_str().unwrap()) };
+            let headings = target.lines().filter(|line| line.starts_with('#')).map(anchor);
+            assert!(section.is_empty() || names(headings).contains(section), "{page} links to {link}");
+        }
     }
 }
 
 /// Run by [`Written::read`] in a process of its own, since metrics go to standard output.
 #[test]
-#[ignore = "writes one of each metric, for the other tests to read"]
+#[ignore = "writes one of each metric, for the tests above to read"]
 fn writes_metrics() {
     let metrics = Metrics::read(&|name| (name == "STACK_NAME").then(|| "hookswitch".to_owned()));
     let now = Instant::now();
@@ -458,64 +445,48 @@ fn writes_metrics() {
 
 /// What the functions write: each metric's name, unit and dimensions, and the words of its outcomes.
 struct Written {
-    metrics: BTreeSet<(String, String, BTreeSet<String>)>,
-    deliveries: BTreeSet<String>,
-    recordings: BTreeSet<String>,
+    metrics: BTreeSet<(String, String, Names)>,
+    deliveries: Names,
+    recordings: Names,
 }
 
 impl Written {
     fn read() -> Self {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "template::writes_metrics", "--nocapture"])
-            .output()
-            .unwrap();
-        let output = String::from_utf8(output.stdout).unwrap();
-        let lines = output
-            .lines()
-            .filter_map(|line| line.find("{\"").and_then(|at| serde_json::from_str::<Value>(&line[at..]).ok()));
+        let this = std::env::current_exe().unwrap();
+        let arguments = ["--ignored", "--exact", "template::writes_metrics", "--nocapture"];
+        let output =
+            String::from_utf8(std::process::Command::new(this).args(arguments).output().unwrap().stdout).unwrap();
         let mut metrics = BTreeSet::new();
-        for line in lines {
+        for line in output.lines().filter_map(|line| serde_json::from_str::<Value>(&line[line.find("{\"")?..]).ok()) {
             for directive in list(&line["_aws"]["CloudWatchMetrics"]) {
-                assert_eq!(directive["Namespace"], NAMESPACE);
                 for dimensions in list(&directive["Dimensions"]) {
-                    let dimensions: BTreeSet<String> = list(dimensions).iter().map(string).collect();
+                    let dimensions = names(list(dimensions).iter().map(string));
                     let of = |metric: &Value| (string(&metric["Name"]), string(&metric["Unit"]), dimensions.clone());
                     metrics.extend(list(&directive["Metrics"]).iter().map(of));
                 }
             }
         }
-        assert!(metrics.len() >= 8, "{output}");
-        let source = |path: &str| std::fs::read_to_string(path).unwrap();
-        let edge = source("../shared/src/webhook/mod.rs");
-        let mut deliveries = literals(between(&edge, "const fn word(", "\n}\n"));
-        deliveries.extend(literals(between(&edge, "Ok((\"", "\",")).into_iter().chain(["quarantined".to_owned()]));
-        deliveries.extend(literals(between(
-            &source("../shared/src/webhook/answer.rs"),
-            "const fn outcome(",
-            "\n    }\n",
-        )));
-        let mut recordings: BTreeSet<String> = State::ALL
-            .into_iter()
-            .filter(|state| !matches!(state, State::Pending | State::Copying))
-            .map(|state| state.name().to_owned())
-            .collect();
-        recordings.insert("waiting".to_owned());
+        let of = |path: &str, begin: &str, end: &str| literals(between(&source(path), begin, end));
+        let mut deliveries = of("../shared/src/webhook/mod.rs", "const fn word(", "\n}\n");
+        deliveries.extend(of("../shared/src/webhook/answer.rs", "const fn outcome(", "\n    }\n"));
+        deliveries.extend(of("../shared/src/webhook/mod.rs", "async fn quarantine<", "\n}\n"));
+        let mut recordings = of("../functions/recording_archiver/src/lib.rs", "const WAITING", ";");
+        let ends = State::ALL.into_iter().filter(|state| ![State::Pending, State::Copying].contains(state));
+        recordings.extend(ends.map(|state| state.name().to_owned()));
         Self { metrics, deliveries, recordings }
     }
 
     /// Fails unless the metric is written with just these dimensions, and their values can occur.
-    fn check(&self, by: &str, name: &str, dimensions: &BTreeMap<String, Value>) {
-        let names: BTreeSet<String> = dimensions.keys().cloned().collect();
-        assert!(
-            self.metrics.iter().any(|(written, _, dimensions)| written == name && *dimensions == names),
-            "{by} looks at {name} by {names:?}, which nobody writes"
-        );
+    fn check(&self, by: &str, metric: &str, dimensions: &BTreeMap<String, Value>) {
+        let by_names = names(dimensions.keys());
+        let is_written = self.metrics.iter().any(|(name, _, dimensions)| name == metric && *dimensions == by_names);
+        assert!(is_written, "{by} looks at {metric} by {by_names:?}, which nobody writes");
         if let Some(outcome) = dimensions.get("outcome").map(string) {
-            let words = if name == shared::metrics::DELIVERIES { &self.deliveries } else { &self.recordings };
-            assert!(words.contains(&outcome), "{by} looks at {name} of the outcome {outcome}, which there is not");
+            let words = if metric == DELIVERIES { &self.deliveries } else { &self.recordings };
+            assert!(words.contains(&outcome), "{by} looks at {metric} of the outcome {outcome}, which there is not");
         }
         if let Some(webhook) = dimensions.get("webhook").map(string) {
-            assert!(webhook.parse::<Webhook>().is_ok(), "{by} looks at {name} of {webhook}");
+            assert!(webhook.parse::<Webhook>().is_ok(), "{by} looks at {metric} of {webhook}");
         }
     }
 }
@@ -617,6 +588,11 @@ fn one_or_many(value: &Value) -> Vec<Value> {
     value.as_array().cloned().unwrap_or_else(|| vec![value.clone()])
 }
 
+/// The items of a list that need not be there.
+fn some_or_none(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
 /// The metrics of an alarm, whether it looks at one or at several.
 fn metrics_of(alarm: &Value) -> Vec<Value> {
     match alarm["Metrics"].as_array() {
@@ -628,8 +604,12 @@ fn metrics_of(alarm: &Value) -> Vec<Value> {
 }
 
 /// The functions: one for each webhook, and the archiver.
-fn functions() -> BTreeSet<String> {
-    Webhook::ALL.iter().map(|webhook| webhook.name()).chain([ARCHIVER]).map(str::to_owned).collect()
+fn functions() -> Names {
+    names(Webhook::ALL.map(Webhook::name).into_iter().chain([ARCHIVER]))
+}
+
+fn names(names: impl IntoIterator<Item = impl ToString>) -> Names {
+    names.into_iter().map(|name| name.to_string()).collect()
 }
 
 /// `session_start` → `SessionStart`.
@@ -638,7 +618,7 @@ fn camel_case(name: &str) -> String {
 }
 
 /// The variables that a function asks for as it starts.
-fn asked_by(webhook: Option<Webhook>, value: Lookup<'_>) -> Result<BTreeSet<String>, String> {
+fn asked_by(webhook: Option<Webhook>, value: Lookup<'_>) -> Result<Names, String> {
     let asked = RefCell::new(BTreeSet::new());
     let lookup = |name: &str| {
         asked.borrow_mut().insert(name.to_owned());
@@ -657,6 +637,10 @@ fn asked_by(webhook: Option<Webhook>, value: Lookup<'_>) -> Result<BTreeSet<Stri
 /// A file of the repository.
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new("..").join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn source(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap()
 }
 
 /// What is deployed, without its unit tests.
@@ -680,7 +664,7 @@ fn sources() -> Vec<(PathBuf, String)> {
 }
 
 /// The texts between quotation marks, comments left out.
-fn literals(source: &str) -> BTreeSet<String> {
+fn literals(source: &str) -> Names {
     let mut found = BTreeSet::new();
     for line in source.lines().map(|line| line.split("//").next().unwrap_or_default()) {
         found.extend(line.replace("'\"'", "").split('"').skip(1).step_by(2).map(str::to_owned));
@@ -694,18 +678,13 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
 }
 
 /// The texts of errors from `begin` to the end of that item, with `...` for what varies.
-fn errors(path: &str, begin: &str) -> BTreeSet<String> {
-    let source = std::fs::read_to_string(path).unwrap();
+fn errors(path: &str, begin: &str) -> Names {
+    let source = source(path);
     let texts = between(&source, begin, "\n}").split("#[error(\"").skip(1).filter_map(|text| text.split("\")]").next());
     let fixed = |text: &str| {
         text.split(['{', '}']).enumerate().map(|(at, part)| if at % 2 == 0 { part } else { "..." }).collect()
     };
     texts.map(fixed).collect()
-}
-
-/// A page's part below a heading.
-fn section<'a>(page: &'a str, heading: &str) -> &'a str {
-    between(page, heading, "\n## ")
 }
 
 /// The rows of a page's tables whose first column has this name.
@@ -736,6 +715,6 @@ fn code(text: &str) -> String {
 
 /// A heading as links name it.
 fn anchor(heading: &str) -> String {
-    let letters = heading.to_lowercase().replace(' ', "-");
+    let letters = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
     letters.chars().filter(|letter| letter.is_alphanumeric() || ['-', '_'].contains(letter)).collect()
 }

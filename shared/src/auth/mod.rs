@@ -13,6 +13,12 @@ use crate::wire::Object;
 pub struct Verified<'a>(&'a [u8]);
 
 impl<'a> Verified<'a> {
+    /// A body whose sender is known without a signature: kept here once it was verified, or answered by the platform
+    /// itself when it was asked.
+    pub const fn known(body: &'a [u8]) -> Self {
+        Self(body)
+    }
+
     /// Reads the JSON body, an object. Errors say where, never what: bodies hold what callers said.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Unreadable> {
         let Object(value) = serde_json::from_slice(self.0)?;
