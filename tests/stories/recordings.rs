@@ -1179,7 +1179,7 @@ async fn a_batch_that_a_store_fails_is_brought_again() {
         scene.pass(LEASE_SECONDS + 1);
     }
     // Where the job itself can be written, it is let go of: nobody waits for the lease to end.
-    assert_eq!(scene.state("s1").await, "pending");
+    assert_eq!(scene.state_of_job("s1").await, "pending");
     // The schedule's event has no records.
     let schedule = json!({ "version": "0", "source": "aws.scheduler", "detail-type": "Scheduled Event", "detail": {} });
     assert_eq!(invoke(&scene.archiver(), schedule).await, json!({ "batchItemFailures": [] }));

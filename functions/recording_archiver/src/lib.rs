@@ -98,35 +98,38 @@ impl Archiver {
             // The bucket's lifecycle removes it in the end; the recording must not wait for that.
             tracing::warn!(session = %key, %error, "an abandoned upload could not be aborted");
         }
+        let worked = self.work(&job, now, until).await;
+        if let Err(error) = &worked {
+            // The job is let go of, for whoever is brought it next. If this fails too, the lease runs out by itself.
+            let now = (self.clock)();
+            let wait = Next::Retry(now.plus_seconds(FIRST_WAIT_SECONDS));
+            let _ = self.store.recording_not_archived(&job, &error.to_string(), wait, now).await;
+            self.metrics.recording(WAITING, now);
+        }
+        worked
+    }
+
+    /// Works on a job that this worker holds. An error is the store's: what is wrong with a recording is its job's
+    /// state.
+    async fn work(&self, job: &Claimed, now: Instant, until: time::Instant) -> Result<Outcome, StoreError> {
         let began = time::Instant::now();
-        let copied = match self.store.call_started_at(key, now).await {
-            Ok(began_at) => {
-                let prefix = object_prefix(key, began_at.unwrap_or(now));
-                copy(&self.store, &self.sources, &job, &prefix, until).await
-            }
-            Err(error) => Err(CopyError::Store(error)),
-        };
-        let now = (self.clock)();
+        let began_at = self.store.call_started_at(&job.key, now).await?.unwrap_or(now);
+        let copied = copy(&self.store, &self.sources, job, &object_prefix(&job.key, began_at), until).await;
+        let (now, session) = ((self.clock)(), &job.key);
         let outcome = match copied {
             Ok(archived) => {
-                if self.store.recording_archived(&job, &archived, now).await? {
-                    tracing::info!(session = %key, bytes = archived.bytes, attempts = job.attempts, "recording archived");
+                if self.store.recording_archived(job, &archived, now).await? {
+                    tracing::info!(%session, bytes = archived.bytes, attempts = job.attempts, "recording archived");
                     self.metrics.archived(archived.bytes, began.elapsed(), job.wanted_at, now);
                     return Ok(Outcome::Archived);
                 }
                 Outcome::Waiting
             }
-            Err(CopyError::Store(error)) => {
-                // The lease runs out by itself if this cannot be noted either.
-                let wait = Next::Retry(now.plus_seconds(FIRST_WAIT_SECONDS));
-                let _ = self.store.recording_not_archived(&job, &error.to_string(), wait, now).await;
-                self.metrics.recording(WAITING, now);
-                return Err(error);
-            }
+            Err(CopyError::Store(error)) => return Err(error),
             Err(error) => {
-                let next = next(&job, &error, now);
-                tracing::warn!(session = %key, attempts = job.attempts, reason = %error, "recording not archived");
-                if self.store.recording_not_archived(&job, &error.to_string(), next, now).await? {
+                let next = next(job, &error, now);
+                tracing::warn!(%session, attempts = job.attempts, reason = %error, "recording not archived");
+                if self.store.recording_not_archived(job, &error.to_string(), next, now).await? {
                     let (outcome, word) = match next {
                         Next::Retry(_) => (Outcome::Waiting, WAITING),
                         Next::GiveUp(state) => (Outcome::GivenUp(state), state.name()),
@@ -138,7 +141,7 @@ impl Archiver {
             }
         };
         // Neither end could be noted: another URL is wanted by now, or another worker holds the job.
-        self.store.recording_wanted_anew(&job).await?;
+        self.store.recording_wanted_anew(job).await?;
         Ok(outcome)
     }
 
