@@ -98,15 +98,15 @@ impl Archiver {
             // The bucket's lifecycle removes it in the end; the recording must not wait for that.
             tracing::warn!(session = %key, %error, "an abandoned upload could not be aborted");
         }
-        let worked = self.work(&job, now, until).await;
-        if let Err(error) = &worked {
+        let outcome = self.work(&job, now, until).await;
+        if let Err(error) = &outcome {
             // The job is let go of, for whoever is brought it next. If this fails too, the lease runs out by itself.
             let now = (self.clock)();
             let wait = Next::Retry(now.plus_seconds(FIRST_WAIT_SECONDS));
             let _ = self.store.recording_not_archived(&job, &error.to_string(), wait, now).await;
             self.metrics.recording(WAITING, now);
         }
-        worked
+        outcome
     }
 
     /// Works on a job that this worker holds. An error is the store's: what is wrong with a recording is its job's
