@@ -65,6 +65,7 @@ def inside(folder):
         part("a second deployment keeps everything", second_deployment, stack)
         part("rotation under load", rotation.show, stack, platforms)
         part("least privilege", privileges.show, stack, platforms, emulator)
+        part("removal keeps everything", removal, stack)
     except Exception as error:
         print(f"FAILED: {error}" if isinstance(error, Failed) else traceback.format_exc())
         print("\nThe emulator's last words:", *emulator.log.read_text().splitlines()[-40:], sep="\n")
@@ -207,6 +208,16 @@ def second_deployment(stack):
     expect(not changed, f"the second deployment changed {', '.join(changed)}")
     items = sum(len(kept) for what, kept in before.items() if what.endswith("Table"))
     print(f"  {items} items, {len(before['objects'])} objects and the values of both secrets are what they were")
+
+
+def removal(stack):
+    before = stack.contents()
+    stack.cloudformation.delete_stack(StackName=NAME)
+    stack.cloudformation.get_waiter("stack_delete_complete").wait(StackName=NAME, WaiterConfig={"Delay": 1})
+    left = stack.functions.list_functions()["Functions"]
+    expect(not left, f"the stack is deleted, and its functions are not: {[function['FunctionName'] for function in left]}")
+    expect(stack.contents() == before, "deleting the stack deleted or changed what it holds")
+    print("  the stack is deleted; every item, every object and the values of both secrets are there")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cli::dev::call;
@@ -20,6 +21,7 @@ use shared::auth::{Secret, vocobase};
 use shared::webhook::App;
 use shared::{Instant, Provider, Webhook};
 use tests::World;
+use tokio::sync::watch;
 
 const ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:s-AbCdEf";
 
@@ -30,6 +32,8 @@ pub struct SecretsManager {
     pub url: String,
     value: Arc<Mutex<Result<String, u16>>>,
     reads: Arc<AtomicUsize>,
+    /// What each answer waits for.
+    gate: Arc<Mutex<Option<watch::Receiver<bool>>>>,
 }
 
 impl SecretsManager {
@@ -37,7 +41,12 @@ impl SecretsManager {
     pub async fn holding(value: &str) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let this = Self { url, value: Arc::new(Mutex::new(Ok(value.to_owned()))), reads: Arc::default() };
+        let this = Self {
+            url,
+            value: Arc::new(Mutex::new(Ok(value.to_owned()))),
+            reads: Arc::default(),
+            gate: Arc::default(),
+        };
         let served = this.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -52,6 +61,12 @@ impl SecretsManager {
             }
         });
         this
+    }
+
+    /// It answers only while this is so.
+    pub fn only_while(self, gate: watch::Receiver<bool>) -> Self {
+        *self.gate.lock().expect("not poisoned") = Some(gate);
+        self
     }
 
     /// From now on it holds this.
@@ -75,6 +90,10 @@ impl SecretsManager {
         let asked: Value = serde_json::from_slice(&asked).expect("JSON");
         assert_eq!(asked["SecretId"], ARN);
         self.reads.fetch_add(1, Ordering::SeqCst);
+        let gate = self.gate.lock().expect("not poisoned").clone();
+        if let Some(mut gate) = gate {
+            gate.wait_for(|open| *open).await.expect("the test holds the other end");
+        }
         let held = self.value.lock().expect("not poisoned").clone();
         let (status, body) = match held {
             Err(status) => (status, json!({ "__type": "AccessDeniedException", "message": "no" })),
@@ -179,6 +198,35 @@ async fn an_instance_reads_its_secret_when_it_starts_and_then_every_five_minutes
         assert_eq!(instance.deliver("s5", old).await, 200);
         assert_eq!(instance.manager.reads(), 2);
     }
+}
+
+/// A cold start waits for the slower of the two, not for their sum.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secret_and_the_first_connection_are_had_side_by_side() {
+    // The secret is answered only while the store is being asked.
+    let (being_asked, gate) = watch::channel(false);
+    let manager = SecretsManager::holding("oldoldold").await.only_while(gate);
+    let store = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = store.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let _asked = store.accept().await;
+        let _ = being_asked.send(true);
+        // Less than the second after which the function gives the connection up.
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        let _ = being_asked.send(false);
+        std::future::pending::<()>().await;
+    });
+    let world = World::new().await;
+    let mut environment = world.stores().environment();
+    environment.insert("EXOTEL_TOKEN_SECRET_ARN".to_owned(), ARN.to_owned());
+    environment.insert("AWS_ENDPOINT_URL_SECRETS_MANAGER".to_owned(), manager.url.clone());
+    environment.insert("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), format!("http://{address}"));
+    environment.insert("SESSION_END_URL".to_owned(), "https://end.example/".to_owned());
+    let lookup = |name: &str| environment.get(name).cloned();
+    let app = App::from_environment(Webhook::SessionStart, &lookup, Arc::new(Instant::now)).expect("an app");
+    app.warm().await;
+    assert_eq!(manager.reads(), 1);
+    assert!(app.session_url(Webhook::SessionEnd, "s1").is_some(), "the secret is there");
 }
 
 #[tokio::test(flavor = "multi_thread")]
