@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto::Builder;
 use serde_json::{Value, json};
 use shared::Webhook;
 use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
 
 /// An account with one stack, `prod`.
 pub struct Aws {
@@ -85,7 +86,10 @@ impl Aws {
         };
         let account = Account {
             outputs,
-            parameters: BTreeMap::from([("AlarmEmail".to_owned(), "ops@example.com".to_owned())]),
+            parameters: BTreeMap::from(
+                [("AlarmEmail", "ops@example.com"), ("RetentionDays", "365")]
+                    .map(|(k, v)| (k.to_owned(), v.to_owned())),
+            ),
             status: "UPDATE_COMPLETE".to_owned(),
             secrets: BTreeMap::from([
                 (EXOTEL_ARN.to_owned(), cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS.to_owned()),
@@ -115,12 +119,17 @@ impl Aws {
         self.account.lock().expect("no panic while it is held")
     }
 
-    /// Runs the command with credentials for the account, and what it reads on its standard input.
-    pub async fn run(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = tokio::process::Command::new(crate::hookswitch());
+    /// The command with credentials for the account. Killed when dropped.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(crate::hookswitch());
         command.args(arguments).env_clear().envs(&self.environment).env("HOME", "/nonexistent");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().expect("the binary runs");
+        command
+    }
+
+    /// Runs the command with credentials for the account, and what it reads on its standard input.
+    pub async fn run(&self, arguments: &[&str], input: &str) -> Output {
+        let mut child = self.command(arguments).spawn().expect("the binary runs");
         let mut stdin = child.stdin.take().expect("it is piped");
         // A command that asks nothing may be gone by then.
         let _ = stdin.write_all(input.as_bytes()).await;

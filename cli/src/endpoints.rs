@@ -78,7 +78,9 @@ impl Stores {
 
     /// The stores, to look into.
     pub fn open(&self) -> Result<Opened, crate::Failure> {
-        Ok(Opened { clients: self.connect()?, tables: self.tables.clone(), bucket: self.bucket.clone() })
+        let (clients, tables, bucket) = (self.connect()?, self.tables.clone(), self.bucket.clone());
+        // Nothing expires in the local run.
+        Ok(Opened { clients, tables, bucket, retention_days: None })
     }
 
     /// What a function finds in its environment, apart from secrets.

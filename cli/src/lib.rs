@@ -4,8 +4,13 @@
 pub mod dev;
 pub mod doctor;
 pub mod endpoints;
+pub mod events;
+pub mod quarantine;
+pub mod rebuild;
 pub mod recordings;
+pub mod replay;
 pub mod secret;
+pub mod sender;
 pub mod simulate;
 pub mod stack;
 pub mod target;
@@ -41,6 +46,17 @@ pub(crate) fn why<E: Error + ProvideErrorMetadata + 'static, R: std::fmt::Debug 
         cause = error.source();
     }
     said
+}
+
+/// Rows as lines, each column as wide as its widest cell.
+pub(crate) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let line = |row: &[String; COLUMNS]| {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// A client for the functions' URLs, local or deployed.

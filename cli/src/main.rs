@@ -27,6 +27,9 @@ enum Command {
     Secret(cli::secret::Options),
     Doctor(cli::doctor::Options),
     Recordings(cli::recordings::Options),
+    Quarantine(cli::quarantine::Options),
+    Rebuild(cli::rebuild::Options),
+    Replay(cli::replay::Options),
 }
 
 /// Run the whole bundle on this machine: every function, DynamoDB and S3, without an account.
@@ -70,6 +73,14 @@ async fn main() -> ExitCode {
         Command::Recordings(options) => {
             cli::recordings::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
         }
+        Command::Quarantine(options) => {
+            let terminal = std::io::stdout().is_terminal();
+            cli::quarantine::run(&options, Instant::now(), std::io::stdout().lock(), terminal, confirm).await
+        }
+        Command::Rebuild(options) => {
+            cli::rebuild::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
+        }
+        Command::Replay(options) => cli::replay::run(&options, Instant::now(), std::io::stdout().lock()).await,
         Command::Simulate(options) => cli::simulate::run(&options, std::io::stdout().lock()).await,
         Command::Secret(options) => cli::secret::run(&options, std::io::stdout().lock(), hidden, confirm).await,
         Command::Doctor(options) => {

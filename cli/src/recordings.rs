@@ -1,6 +1,5 @@
 //! `hookswitch recordings`: what became of the recordings, and another try.
 
-use std::collections::HashMap;
 use std::io::Write;
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
@@ -11,10 +10,9 @@ use serde_json::{Map, Value};
 use shared::recording::State;
 use shared::{Instant, SessionKey};
 
-use crate::Failure;
+use crate::events::{Item, text};
 use crate::target::{Opened, Target};
-
-type Item = HashMap<String, AttributeValue>;
+use crate::{Failure, aligned};
 
 /// List recordings by state and age, show one, have them fetched again.
 #[derive(Args, Clone)]
@@ -82,7 +80,8 @@ fn states() -> PossibleValuesParser {
     PossibleValuesParser::new(State::ALL.map(State::name))
 }
 
-fn age(text: &str) -> Result<i64, String> {
+/// Seconds.
+pub(crate) fn age(text: &str) -> Result<i64, String> {
     let wrong = || "not an age such as 90s, 15m, 2h or 3d".to_owned();
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {
@@ -203,13 +202,6 @@ fn unreadable<E: std::error::Error>(error: &E) -> Failure {
     Failure(format!("the recordings cannot be read: {}", DisplayErrorContext(error)))
 }
 
-fn text<'a>(job: &'a Item, name: &str) -> &'a str {
-    match job.get(name) {
-        Some(AttributeValue::S(text) | AttributeValue::N(text)) => text,
-        _ => "",
-    }
-}
-
 fn seconds_old(job: &Item, now: Instant) -> Option<i64> {
     Some(now.millis_since(Instant::parse(text(job, "received_at"))?) / 1000)
 }
@@ -233,14 +225,8 @@ fn table(jobs: &[Item], now: Instant) -> Vec<String> {
         let column = |name: &str| text(job, name).to_owned();
         [column("session"), column("state"), age, column("attempts"), column("bytes"), column("last_error")]
     };
-    let rows: Vec<[String; 6]> = std::iter::once(headings).chain(jobs.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let line = |row: &[String; 6]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
+    let rows: Vec<_> = std::iter::once(headings).chain(jobs.iter().map(row)).collect();
+    aligned(&rows)
 }
 
 fn human_age(seconds: i64) -> String {

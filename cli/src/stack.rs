@@ -54,9 +54,11 @@ impl Stack {
     /// One of the template's outputs.
     pub fn output(&self, name: &str) -> Result<&str, Failure> {
         let found = self.described.outputs().iter().find(|output| output.output_key() == Some(name));
-        found.and_then(|output| output.output_value()).ok_or_else(|| {
-            Failure(format!("the stack {} has no output {name}: it is another template's, or an older one", self.name))
-        })
+        found.and_then(|output| output.output_value()).ok_or_else(|| self.other_template(&format!("output {name}")))
+    }
+
+    fn other_template(&self, missing: &str) -> Failure {
+        Failure(format!("the stack {} has no {missing}: it is another template's, or an older one", self.name))
     }
 
     /// The value of one of the template's parameters.
@@ -84,7 +86,11 @@ impl Stack {
             dynamodb: aws_sdk_dynamodb::Client::new(&self.config),
             s3: aws_sdk_s3::Client::from_conf(s3.build()),
         };
-        Ok(Opened { clients, tables, bucket: self.output("RecordingsBucket")?.to_owned() })
+        let retention = self.parameter("RetentionDays").and_then(|days| days.parse().ok());
+        // Without it, what a command stores would never expire.
+        let retention = retention.ok_or_else(|| self.other_template("parameter RetentionDays"))?;
+        let bucket = self.output("RecordingsBucket")?.to_owned();
+        Ok(Opened { clients, tables, bucket, retention_days: Some(retention) })
     }
 
     /// A function's URL, without a token.

@@ -1,6 +1,7 @@
 //! Which bundle a command looks into: the local run, or a deployed stack.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use shared::config::Storage;
 use shared::storage::{Clients, Tables};
@@ -28,6 +29,8 @@ pub struct Opened {
     pub tables: BTreeMap<String, String>,
     /// The bucket for recordings and large bodies.
     pub bucket: String,
+    /// After how many days items expire, if they do.
+    pub retention_days: Option<i64>,
 }
 
 impl Target {
@@ -48,10 +51,22 @@ impl Target {
 
 /// What the local run says of itself.
 pub async fn local(port: u16) -> Result<Endpoints, Failure> {
-    let url = format!("http://127.0.0.1:{port}/endpoints");
+    at(&format!("http://127.0.0.1:{port}")).await
+}
+
+/// What the local run at this base URL says of itself.
+pub async fn at(base: &str) -> Result<Endpoints, Failure> {
+    let url = format!("{}/endpoints", base.trim_end_matches('/'));
     let unreachable = |_| Failure(format!("nothing answers at {url}: start the local run with `cargo dev`"));
     let response = http_client()?.get(&url).send().await.map_err(unreachable)?;
     read(&url, &response.text().await.map_err(unreachable)?)
+}
+
+/// What an endpoints file says.
+pub fn file(path: &Path) -> Result<Endpoints, Failure> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| Failure(format!("{} cannot be read: {error}", path.display())))?;
+    read(&path.display().to_string(), &text)
 }
 
 /// Reads what `/endpoints` answers, from wherever it is.
@@ -81,7 +96,7 @@ impl Opened {
         self.tables.get(name).map(String::as_str).ok_or_else(|| Failure(format!("there is no table {name}")))
     }
 
-    /// The bundle's own store over these tables, for commands that change jobs.
+    /// The bundle's own store over these tables, for commands that change what is in them.
     pub fn store(&self) -> Result<shared::storage::Store, Failure> {
         let table = |name: &str| self.table(name).map(str::to_owned);
         let tables = Tables {
@@ -91,7 +106,7 @@ impl Opened {
             recordings: table("recordings")?,
             profiles: table("profiles")?,
         };
-        let storage = Storage { tables, bucket: self.bucket.clone(), retention_days: None };
-        Ok(shared::storage::Store::new(self.clients.clone(), storage))
+        let storage = Storage { tables, bucket: self.bucket.clone(), retention_days: self.retention_days };
+        Ok(shared::storage::Store::without_cache(self.clients.clone(), storage))
     }
 }

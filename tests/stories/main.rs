@@ -19,3 +19,4 @@ mod recordings;
 mod secrets;
 mod template;
 mod units;
+mod way_back;

@@ -9,6 +9,7 @@ use shared::auth::{Secret, vocobase};
 use shared::{Instant, Provider, SessionKey, Webhook};
 
 use super::Finding;
+use crate::events::delete_body;
 use crate::simulate::calls::Planned;
 use crate::simulate::check::{check, query};
 use crate::target::Opened;
@@ -237,12 +238,7 @@ impl Trial {
             for (table, sort) in [("events", "event"), ("transcripts", "turn"), ("recordings", ""), ("sessions", "")] {
                 for mut item in query(&self.opened, table, &key).await? {
                     let left = |why: String| Failure(format!("what {key} left in {table} cannot be deleted: {why}"));
-                    let body =
-                        item.get("body_s3").and_then(|uri| uri.as_s().ok()?.strip_prefix("s3://")?.split_once('/'));
-                    if let Some((bucket, object)) = body {
-                        let delete = self.opened.clients.s3.delete_object().bucket(bucket).key(object).send().await;
-                        delete.map_err(|error| left(why(&error)))?;
-                    }
+                    delete_body(&self.opened, &item).await.map_err(left)?;
                     item.retain(|name, _| name == "session" || name == sort);
                     let delete = self.opened.clients.dynamodb.delete_item().table_name(self.opened.table(table)?);
                     delete.set_key(Some(item)).send().await.map_err(|error| left(why(&error)))?;

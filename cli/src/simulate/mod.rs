@@ -6,28 +6,27 @@ pub mod check;
 pub mod recordings;
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
-use shared::auth::{Secret, vocobase};
-use shared::{Instant, Provider};
-use tokio::time;
+use shared::Instant;
 
 use self::calls::{Planned, plan};
 use self::check::{Archived, Checked};
 use self::recordings::Recordings;
 use crate::endpoints::{Endpoints, Stores};
+use crate::events::draw_target;
+use crate::sender::{Heard, PARALLEL, Sender, overrides};
 use crate::stack::Stack;
 use crate::target::{Opened, Target};
-use crate::{Failure, http_client, target};
+use crate::{Failure, target};
 
 /// Play whole calls of both platforms and check that the tables hold exactly what was sent.
 #[derive(clap::Args, Clone)]
@@ -84,7 +83,7 @@ fn share(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "not a number from 0 to 1".to_owned())
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|rate| (0.001..=1e6).contains(rate))
@@ -138,10 +137,6 @@ pub struct Latency {
 
 /// How long nothing may happen before recordings are given up: longer than the archiver's first wait after a failure.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Deliveries under way at once.
-const PARALLEL: usize = 16;
-/// A delivery that is not answered 2xx is made again, as the platforms do.
-const RETRY_AFTER: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
 /// Plays the calls, writes the summary to `out`.
 pub async fn run(options: &Options, mut out: impl Write) -> Result<(), Failure> {
@@ -170,11 +165,7 @@ async fn find(options: &Options) -> Result<(Endpoints, Option<Opened>), Failure>
     }
     let endpoints = match &options.endpoints {
         None => target::local(options.target.port).await?,
-        Some(file) => {
-            let text = std::fs::read_to_string(file);
-            let text = text.map_err(|error| Failure(format!("{} cannot be read: {error}", file.display())))?;
-            target::read(&file.display().to_string(), &text)?
-        }
+        Some(file) => target::file(file)?,
     };
     let opened = endpoints.stores.as_ref().map(Stores::open).transpose()?;
     Ok((endpoints, opened))
@@ -185,15 +176,6 @@ fn bytes(megabytes: f64) -> u64 {
     (megabytes * 1_000_000.0) as u64
 }
 
-/// What is heard while deliveries are made.
-#[derive(Default)]
-struct Heard {
-    statuses: BTreeMap<String, usize>,
-    millis: Vec<f64>,
-    retries: usize,
-    given_up: usize,
-}
-
 /// Plays the calls and checks the tables.
 async fn play(
     options: &Options,
@@ -201,11 +183,7 @@ async fn play(
     endpoints: &Endpoints,
     opened: Option<&Opened>,
 ) -> Result<Summary, Failure> {
-    let secret = endpoints.vocobase_secret.as_deref().ok_or_else(|| {
-        let set = "`hookswitch secret set vocobase --stack NAME`";
-        Failure(format!("Vocobase's calls cannot be signed without its secret: {set} sets that of a stack"))
-    })?;
-    let secret = Secret::new(secret);
+    let sender = Sender::new(endpoints, options.rate)?;
     let now = Instant::now();
     let start = Instant::from_unix_seconds(now.unix_seconds()).unwrap_or(now);
     // A deployed archiver cannot reach this machine, and must not.
@@ -222,23 +200,13 @@ async fn play(
     let deliveries: usize = lanes.iter().map(Vec::len).sum();
 
     let bar = progress(deliveries, "deliveries");
-    let heard = Mutex::new(Heard::default());
-    let every = options.rate.map(|rate| {
-        let mut every = time::interval(Duration::from_secs_f64(1.0 / rate));
-        every.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-        tokio::sync::Mutex::new(every)
-    });
-    let http = http_client()?;
     stream::iter(lanes)
         .for_each_concurrent(PARALLEL, async |lane| {
             let mut urls = endpoints.functions.clone();
             for delivery in lane {
-                if let Some(every) = &every {
-                    every.lock().await.tick().await;
-                }
-                let answer = deliver(&http, &urls, &secret, &delivery, &heard).await;
+                let answer = sender.deliver(&urls, delivery.webhook, delivery.body).await;
                 // The platform keeps the overrides of an answer for the session's life.
-                urls.extend(overrides(&answer, &endpoints.functions));
+                urls.extend(overrides(&answer.unwrap_or_default(), &endpoints.functions));
                 bar.inc(1);
             }
         })
@@ -261,7 +229,7 @@ async fn play(
             Some(checked)
         }
     };
-    let mut heard = heard.into_inner().unwrap_or_default();
+    let mut heard = sender.heard();
     heard.millis.sort_by(f64::total_cmp);
     let latency_ms = Latency {
         p50: percentile(&heard.millis, 50),
@@ -270,18 +238,6 @@ async fn play(
     };
     let Heard { statuses, retries, given_up, .. } = heard;
     Ok(Summary { seed, calls: options.calls, deliveries, retries, given_up, statuses, latency_ms, tables, recordings })
-}
-
-/// Where an answer sends the session's other webhooks. What leads elsewhere than to the bundle is left out: a profile's
-/// CRM must not hear of calls that never were.
-fn overrides(answer: &serde_json::Value, functions: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
-    let config = answer.pointer("/response/data/webhook_config").and_then(serde_json::Value::as_object);
-    let own = |(webhook, target): (&String, &serde_json::Value)| {
-        let url = target.get("url")?.as_str()?;
-        (origin(url)? == origin(functions.get(webhook)?)?).then(|| (webhook.clone(), url.to_owned()))
-    };
-    config.into_iter().flatten().filter_map(own).collect()
 }
 
 /// What is delivered one after another: call by call, or every delivery for itself in random order. Repetitions come
@@ -307,44 +263,6 @@ fn lanes(plans: Vec<Vec<Planned>>, options: &Options, rng: &mut SmallRng) -> Vec
     lanes
 }
 
-/// Makes one delivery, again if need be; the answer's body.
-async fn deliver(
-    http: &reqwest::Client,
-    urls: &BTreeMap<String, String>,
-    vocobase_secret: &Secret,
-    delivery: &Planned,
-    heard: &Mutex<Heard>,
-) -> serde_json::Value {
-    let url = urls.get(delivery.webhook.name()).map_or("", String::as_str);
-    for retry_after in RETRY_AFTER.into_iter().map(Some).chain([None]) {
-        let mut request = http.post(url).header("content-type", "application/json").body(delivery.body.clone());
-        if delivery.webhook.provider() == Provider::Vocobase {
-            let timestamp = Instant::now().to_string();
-            let signature = vocobase::sign(vocobase_secret, &timestamp, &delivery.body);
-            request = request.header(vocobase::TIMESTAMP, timestamp).header(vocobase::SIGNATURE, signature);
-        }
-        let sent_at = time::Instant::now();
-        let (status, body) = match request.send().await {
-            Ok(response) => (response.status().as_u16().to_string(), response.bytes().await.unwrap_or_default()),
-            Err(_) => ("no answer".to_owned(), bytes::Bytes::new()),
-        };
-        let millis = sent_at.elapsed().as_secs_f64() * 1000.0;
-        let done = status.starts_with('2');
-        if let Ok(mut heard) = heard.lock() {
-            *heard.statuses.entry(status).or_default() += 1;
-            heard.millis.push(millis);
-            heard.retries += usize::from(!done && retry_after.is_some());
-            heard.given_up += usize::from(!done && retry_after.is_none());
-        }
-        match retry_after {
-            _ if done => return serde_json::from_slice(&body).unwrap_or_default(),
-            Some(wait) => time::sleep(wait).await,
-            None => break,
-        }
-    }
-    serde_json::Value::Null
-}
-
 /// The nearest-rank percentile of sorted values.
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
@@ -352,11 +270,9 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 }
 
 fn progress(length: usize, what: &'static str) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} ({eta})")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(u64::try_from(length).ok(), target).with_style(style).with_message(what)
+    ProgressBar::with_draw_target(u64::try_from(length).ok(), draw_target()).with_style(style).with_message(what)
 }
 
 impl std::fmt::Display for Summary {
@@ -396,17 +312,6 @@ mod tests {
         let rounded = |values: &[f64], percent| format!("{:.0}", percentile(values, percent));
         assert_eq!([rounded(&values, 50), rounded(&values, 99)], ["100", "198"]);
         assert_eq!([rounded(&[7.0], 99), rounded(&[], 50)], ["7", "0"]);
-    }
-
-    #[test]
-    fn an_override_is_followed_within_the_bundle_only() {
-        let functions =
-            ["session_end", "insights_events"].map(|name| (name.to_owned(), format!("http://127.0.0.1:9000/{name}/")));
-        let answer = serde_json::json!({ "response": { "data": { "webhook_config": {
-            "session_end": { "url": "http://127.0.0.1:9000/session_end/?session=s1&token=t" },
-            "insights_events": { "url": "https://crm.example/insights" } } } } });
-        let followed = overrides(&answer, &BTreeMap::from(functions));
-        assert_eq!(followed.into_keys().collect::<Vec<_>>(), ["session_end"]);
     }
 
     #[test]

@@ -374,6 +374,11 @@ impl Source {
             Self::Webhook => "webhook",
         }
     }
+
+    /// The source of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Reconciler, Self::Webhook].into_iter().find(|source| source.name() == name)
+    }
 }
 
 /// Why a verified delivery cannot be merged into a call. It is kept aside, verbatim.

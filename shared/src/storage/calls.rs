@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
@@ -35,7 +36,8 @@ pub(super) enum Merged {
 impl Store {
     /// The call as last acknowledged: from this instance's cache, or read.
     pub(super) async fn call_as_seen(&self, key: &SessionKey, now: Instant) -> Result<Option<Cached>, StoreError> {
-        let cached = self.cache.lock().ok().and_then(|mut cache| cache.get(key).cloned());
+        let cache = self.cache.as_ref().and_then(|cache| cache.lock().ok());
+        let cached = cache.and_then(|mut cache| cache.get(key).cloned());
         if let Some(cached) = cached.filter(|cached| now.millis_since(cached.seen_at).abs() < CACHE_FOR_MILLIS) {
             return Ok(Some(cached));
         }
@@ -144,7 +146,7 @@ impl Store {
 
     fn cache_call(&self, call: Call, merged: String, seen_at: Instant) -> Cached {
         let cached = Cached { call, merged, seen_at };
-        if let Ok(mut cache) = self.cache.lock() {
+        if let Some(Ok(mut cache)) = self.cache.as_ref().map(Mutex::lock) {
             cache.put(cached.call.key.clone(), cached.clone());
         }
         cached
@@ -155,7 +157,7 @@ impl Store {
 ///
 /// Most of what is known was said at the same instant: `said_at` is the latest, and `said_earlier` names the fields
 /// that were last said before.
-fn call_to_item(call: &Call) -> Item {
+pub(super) fn call_to_item(call: &Call) -> Item {
     let mut item = Item::from([("state".into(), s(call.state.name()))]);
     if call.state == State::Erased {
         return item;

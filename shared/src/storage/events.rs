@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::primitives::ByteStream;
 use sha2::{Digest, Sha256};
 
-use super::attributes::{Item, b, gunzip, gzip, n, s};
+use super::attributes::{Item, b, gunzip, gzip, n, s, text};
 use super::{Clients, Store, StoreError};
 use crate::auth::Verified;
 use crate::call::{Delivery, Source};
@@ -20,8 +20,8 @@ pub const BODIES: &str = "bodies/";
 const S3_PUT_UNITS: usize = 8;
 /// Names and values beside the body, generously.
 const ITEM_OVERHEAD: usize = 420;
-/// Days of quarantine are spread over this many keys.
-const QUARANTINE_SHARDS: u8 = 4;
+/// A day's quarantine is spread over this many keys, by the first byte of the body's SHA-256.
+pub const QUARANTINE_SHARDS: u8 = 4;
 
 /// Where a body is kept.
 enum Body<'a> {
@@ -52,6 +52,11 @@ impl<'a> Body<'a> {
 pub fn event_key(webhook: Webhook, occurred_at: Option<Instant>, sha256: &str) -> String {
     let at = occurred_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
     format!("{}#{at}#{}", webhook.name(), &sha256[..16])
+}
+
+/// Where a day's quarantined bodies are: `quarantine#<day>#<shard>`.
+pub fn quarantine_key(day: &str, shard: u8) -> String {
+    format!("quarantine#{day}#{}", shard % QUARANTINE_SHARDS)
 }
 
 impl Store {
@@ -90,7 +95,7 @@ impl Store {
         let digest = Sha256::digest(body.bytes());
         let sha256 = hex::encode(digest);
         let item = Item::from([
-            ("session".into(), s(format!("quarantine#{}#{}", received_at.day(), digest[0] % QUARANTINE_SHARDS))),
+            ("session".into(), s(quarantine_key(&received_at.day(), digest[0]))),
             ("event".into(), s(event_key(webhook, None, &sha256))),
             ("webhook".into(), s(webhook.name())),
             ("source".into(), s(Source::Webhook.name())),
@@ -173,6 +178,39 @@ pub async fn event_body(clients: &Clients, item: &Item) -> Result<Vec<u8>, Store
         _ => return Err(damaged()),
     };
     gunzip(&packed).map_err(|_| damaged())
+}
+
+/// A delivery as it was kept.
+pub struct Event {
+    /// Which webhook brought it.
+    pub webhook: Webhook,
+    /// Where it came from.
+    pub source: Source,
+    /// When it was first received.
+    pub received_at: Instant,
+    /// As it came.
+    pub body: Vec<u8>,
+}
+
+/// The delivery of an item of the `events` table, from quarantine or not.
+///
+/// # Errors
+/// When the bucket cannot be read, or the item or its body is not as it was put.
+pub async fn read_event(clients: &Clients, item: &Item) -> Result<Event, StoreError> {
+    let damaged = |what| StoreError::Unavailable { what, code: "not as it was put".to_owned() };
+    let body = event_body(clients, item).await?;
+    if text(item, "body_sha256") != Some(&hex::encode(Sha256::digest(&body))) {
+        return Err(damaged("a read of the body"));
+    }
+    let read = || {
+        Some(Event {
+            webhook: text(item, "webhook")?.parse().ok()?,
+            source: Source::from_name(text(item, "source")?)?,
+            received_at: Instant::parse(text(item, "received_at")?)?,
+            body,
+        })
+    };
+    read().ok_or_else(|| damaged("a read of the event"))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod clients;
 mod events;
 mod jobs;
 mod profiles;
+mod rebuild;
 mod recordings;
 mod transcripts;
 mod uploads;
@@ -22,9 +23,10 @@ use lru::LruCache;
 pub use calls::{BY_CONTACT, BY_DAY, DAY_SHARDS, item_to_call};
 pub(crate) use clients::aws;
 pub use clients::{Clients, connect, https};
-pub use events::{BODIES, event_body, event_key};
+pub use events::{BODIES, Event, QUARANTINE_SHARDS, event_body, event_key, quarantine_key, read_event};
 pub use jobs::{Archived, Claimed, Next};
 pub use profiles::ProfileItem;
+pub use rebuild::{Difference, Rebuild};
 pub use recordings::UNFINISHED;
 pub use transcripts::item_to_segments;
 pub use uploads::Part;
@@ -108,7 +110,7 @@ pub struct Store {
     tables: Tables,
     bucket: String,
     retention_days: Option<i64>,
-    cache: Mutex<LruCache<SessionKey, Cached>>,
+    cache: Option<Mutex<LruCache<SessionKey, Cached>>>,
 }
 
 /// The last acknowledged copy of a call.
@@ -123,8 +125,15 @@ struct Cached {
 impl Store {
     /// A store over real clients.
     pub fn new(clients: Clients, storage: Storage) -> Self {
+        let cache = Some(Mutex::new(LruCache::new(CACHED_CALLS)));
+        Self { cache, ..Self::without_cache(clients, storage) }
+    }
+
+    /// A store that reads a call whenever it needs one: for deliveries that were received long ago, whose time says
+    /// nothing of how old a copy is.
+    pub fn without_cache(clients: Clients, storage: Storage) -> Self {
         let Storage { tables, bucket, retention_days } = storage;
-        Self { clients, tables, bucket, retention_days, cache: Mutex::new(LruCache::new(CACHED_CALLS)) }
+        Self { clients, tables, bucket, retention_days, cache: None }
     }
 
     /// Keeps a delivery: the event, then the merges side by side, except that a Vocobase transcript is whole before

@@ -1,6 +1,7 @@
 //! The `recordings` table: what is wanted, merged with how far the fetching has come.
 
 use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
 
@@ -17,13 +18,8 @@ pub(super) const SHARDS: u8 = 4;
 const MAX_ATTEMPTS: u32 = 16;
 
 impl Store {
-    /// Merges a wanted recording into its job; whether that changed it.
-    pub(super) async fn want_recording(
-        &self,
-        key: &SessionKey,
-        wanted: &Wanted,
-        received_at: Instant,
-    ) -> Result<bool, StoreError> {
+    /// The job's item.
+    pub(super) async fn job_item(&self, key: &SessionKey) -> Result<Option<Item>, StoreError> {
         let read = self
             .clients
             .dynamodb
@@ -32,7 +28,29 @@ impl Store {
             .key("session", s(key.as_str()))
             .consistent_read(true);
         let output = read.send().await.map_err(|error| StoreError::from_sdk("a read of the recording", &error))?;
-        let mut seen = output.item.as_ref().and_then(job);
+        Ok(output.item)
+    }
+
+    /// Puts a whole job, unless there is one.
+    pub(super) async fn put_job(&self, item: Item) -> Result<(), StoreError> {
+        let put = self.clients.dynamodb.put_item().table_name(&self.tables.recordings).set_item(Some(item));
+        match put.condition_expression("attribute_not_exists(wanted)").send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception) => {
+                Ok(())
+            }
+            Err(error) => Err(StoreError::from_sdk("the recording", &error)),
+        }
+    }
+
+    /// Merges a wanted recording into its job; whether that changed it.
+    pub(super) async fn want_recording(
+        &self,
+        key: &SessionKey,
+        wanted: &Wanted,
+        received_at: Instant,
+    ) -> Result<bool, StoreError> {
+        let mut seen = self.job_item(key).await?.as_ref().and_then(job);
         for _ in 0..MAX_ATTEMPTS {
             let Some(next) = Job::want(seen.as_ref(), wanted) else { return Ok(false) };
             match self.swap_job(key, seen.as_ref(), &next, wanted, received_at).await? {
@@ -104,7 +122,7 @@ impl Store {
     }
 }
 
-fn job(item: &Item) -> Option<Job> {
+pub(super) fn job(item: &Item) -> Option<Job> {
     let wanted = text(item, "wanted")?;
     Some(Job {
         state: State::from_name(text(item, "state")?)?,

@@ -1,6 +1,8 @@
 //! The `transcripts` table: Exotel's turns, each replaced only by a better one, and Vocobase's transcripts in
 //! insert-only chunks.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
@@ -9,7 +11,7 @@ use futures_util::{StreamExt, stream};
 
 use super::attributes::{Item, b, gunzip, gzip, n, number_or_text, s, text};
 use super::{Store, StoreError};
-use crate::call::{Delivery, Segment, Transcript};
+use crate::call::{Delivery, Segment, Transcript, Turn};
 use crate::instant::Instant;
 use crate::session::SessionKey;
 
@@ -25,8 +27,38 @@ const PARALLEL_PUTS: usize = 16;
 impl Store {
     /// Puts each turn unless a better one is there; whether any was put.
     pub(super) async fn put_turns(&self, delivery: &Delivery, received_at: Instant) -> Result<bool, StoreError> {
-        let mut puts = Vec::with_capacity(delivery.turns.len());
-        for turn in &delivery.turns {
+        self.put_better("a turn", self.turn_items(delivery, received_at)).await
+    }
+
+    /// Puts all chunks of a transcript that are not there yet.
+    pub(super) async fn put_transcript(
+        &self,
+        key: &SessionKey,
+        transcript: &Transcript,
+        expiry: Option<i64>,
+    ) -> Result<(), StoreError> {
+        self.put_better("a transcript chunk", chunk_items(key, transcript, expiry)).await.map(drop)
+    }
+
+    /// Everything that is stored of a call's speech, by the key `turn`.
+    pub(super) async fn transcript_items(&self, key: &SessionKey) -> Result<BTreeMap<String, Item>, StoreError> {
+        let query = self
+            .clients
+            .dynamodb
+            .query()
+            .table_name(&self.tables.transcripts)
+            .key_condition_expression("#session = :session")
+            .expression_attribute_names("#session", "session")
+            .expression_attribute_values(":session", s(key.as_str()))
+            .consistent_read(true);
+        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
+        let items = items.map_err(|error| StoreError::from_sdk("a read of the transcript", &error))?;
+        Ok(items.into_iter().filter_map(|item| Some((text(&item, "turn")?.to_owned(), item))).collect())
+    }
+
+    /// The items of a delivery's turns.
+    pub(super) fn turn_items(&self, delivery: &Delivery, received_at: Instant) -> Vec<Item> {
+        let item = |turn: &Turn| {
             let mut item = Item::from([
                 ("session".into(), s(delivery.call.key.as_str())),
                 ("turn".into(), s(&turn.key)),
@@ -40,50 +72,46 @@ impl Store {
             if let Some(expiry) = self.expiry(began, received_at) {
                 item.insert("expires_at".into(), n(expiry));
             }
-            let put = self
-                .put_into_transcripts(item)
-                .condition_expression("attribute_not_exists(#turn) OR #rank < :rank")
-                .expression_attribute_names("#turn", "turn")
-                .expression_attribute_names("#rank", "rank")
-                .expression_attribute_values(":rank", s(&turn.rank));
-            puts.push(put);
-        }
-        put_all("a turn", puts).await
+            item
+        };
+        delivery.turns.iter().map(item).collect()
     }
 
-    /// Puts all chunks of a transcript that are not there yet.
-    pub(super) async fn put_transcript(
-        &self,
-        key: &SessionKey,
-        transcript: &Transcript,
-        expiry: Option<i64>,
-    ) -> Result<(), StoreError> {
-        let pack = size(&transcript.segments) > PACK_ABOVE_BYTES;
-        let limit = if pack { PACKED_CHUNK_BYTES } else { CHUNK_BYTES };
-        let mut puts = Vec::new();
-        for (index, segments) in chunks(&transcript.segments, limit).into_iter().enumerate() {
-            let mut item = Item::from([
-                ("session".into(), s(key.as_str())),
-                ("turn".into(), s(format!("{}#{index:06}", transcript.revision))),
-                ("status".into(), s("completed")),
-            ]);
-            put_segments(&mut item, segments, pack);
-            if let Some(expiry) = expiry {
-                item.insert("expires_at".into(), n(expiry));
-            }
-            let put = self
-                .put_into_transcripts(item)
-                .condition_expression("attribute_not_exists(#turn)")
-                .expression_attribute_names("#turn", "turn");
-            puts.push(put);
-        }
-        put_all("a transcript chunk", puts).await?;
-        Ok(())
+    /// Puts each item unless it is there, of a turn unless a better one is there; whether any was put.
+    pub(super) async fn put_better(&self, what: &'static str, items: Vec<Item>) -> Result<bool, StoreError> {
+        let put = |item: Item| {
+            let put = self.clients.dynamodb.put_item().table_name(&self.tables.transcripts);
+            let put = put.expression_attribute_names("#turn", "turn");
+            let put = match item.get("rank").cloned() {
+                None => put.condition_expression("attribute_not_exists(#turn)"),
+                Some(rank) => put
+                    .condition_expression("attribute_not_exists(#turn) OR #rank < :rank")
+                    .expression_attribute_names("#rank", "rank")
+                    .expression_attribute_values(":rank", rank),
+            };
+            put.set_item(Some(item))
+        };
+        put_all(what, items.into_iter().map(put).collect()).await
     }
+}
 
-    fn put_into_transcripts(&self, item: Item) -> PutItemFluentBuilder {
-        self.clients.dynamodb.put_item().table_name(&self.tables.transcripts).set_item(Some(item))
-    }
+/// The items of a transcript, one for each chunk.
+pub(super) fn chunk_items(key: &SessionKey, transcript: &Transcript, expiry: Option<i64>) -> Vec<Item> {
+    let pack = size(&transcript.segments) > PACK_ABOVE_BYTES;
+    let limit = if pack { PACKED_CHUNK_BYTES } else { CHUNK_BYTES };
+    let item = |(index, segments): (usize, &[Segment])| {
+        let mut item = Item::from([
+            ("session".into(), s(key.as_str())),
+            ("turn".into(), s(format!("{}#{index:06}", transcript.revision))),
+            ("status".into(), s("completed")),
+        ]);
+        put_segments(&mut item, segments, pack);
+        if let Some(expiry) = expiry {
+            item.insert("expires_at".into(), n(expiry));
+        }
+        item
+    };
+    chunks(&transcript.segments, limit).into_iter().enumerate().map(item).collect()
 }
 
 /// Sends conditional puts side by side, all of them even if some fail; whether any was needed.
