@@ -7,8 +7,11 @@
 
 pub mod control_plane;
 pub mod faults;
+pub mod log;
 pub mod odd_calls;
+pub mod platform;
 mod process;
+pub mod secrets_manager;
 pub mod source;
 pub mod units;
 
@@ -156,12 +159,22 @@ impl World {
         gunzip(&object.body.collect().await.expect("the body").into_bytes())
     }
 
+    /// What a function finds in its environment, apart from secrets.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let mut environment = self.stores().environment();
+        environment.extend(self.environment.clone());
+        environment
+    }
+
     /// Another instance of a function over the same stores: with a cache of its own, and `between` it and the stores.
     pub fn instance(&self, webhook: Webhook, between: impl FnOnce(&Clients) -> Clients, clock: Clock) -> App {
-        let mut environment: BTreeMap<String, String> = self.stores().environment();
-        environment.insert("VOCOBASE_SECRETS".to_owned(), cli::dev::DEFAULT_VOCOBASE_SECRETS.to_owned());
-        environment.insert("EXOTEL_TOKEN_SECRETS".to_owned(), cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS.to_owned());
-        environment.extend(self.environment.clone());
+        let mut environment = self.environment();
+        for (name, default) in [
+            ("VOCOBASE_SECRETS", cli::dev::DEFAULT_VOCOBASE_SECRETS),
+            ("EXOTEL_TOKEN_SECRETS", cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS),
+        ] {
+            environment.entry(name.to_owned()).or_insert_with(|| default.to_owned());
+        }
         let config = Config::read(webhook, &|name| environment.get(name).cloned()).expect("a configuration");
         App::new(webhook, config, between(&self.clients), clock)
     }

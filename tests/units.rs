@@ -1,5 +1,7 @@
-//! Counts write units at the SDK's boundary: every write is made to say what it consumed, indexes included.
+//! Counts at the SDK's boundary: write units, for which every write is made to say what it consumed, indexes included,
+//! and operations.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -9,6 +11,7 @@ use aws_sdk_dynamodb::types::{ConsumedCapacity, ReturnConsumedCapacity};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::{
     AfterDeserializationInterceptorContextRef, BeforeSerializationInterceptorContextMut,
+    BeforeTransmitInterceptorContextRef,
 };
 
 /// What has been consumed so far.
@@ -67,6 +70,37 @@ impl Intercept for Units {
                 }
             }
             Err(_) => counted.failed_conditions += 1,
+        }
+        Ok(())
+    }
+}
+
+/// How often each of DynamoDB's operations was sent, attempts included.
+#[derive(Clone, Debug, Default)]
+pub struct Operations(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl Operations {
+    /// What was sent since the last call of this.
+    pub fn take(&self) -> BTreeMap<String, usize> {
+        std::mem::take(&mut *self.0.lock().expect("no test panics while it counts"))
+    }
+}
+
+impl Intercept for Operations {
+    fn name(&self) -> &'static str {
+        "Operations"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some((_, operation)) =
+            context.request().headers().get("x-amz-target").and_then(|target| target.split_once('.'))
+        {
+            *self.0.lock().expect("no test panics while it counts").entry(operation.to_owned()).or_default() += 1;
         }
         Ok(())
     }

@@ -5,18 +5,13 @@
 //! leaves the last keys in place; without any keys nothing is accepted.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
-use aws_types::SdkConfig;
 
 use crate::auth::exotel::{self, Tokens};
 use crate::auth::vocobase::{self, Signatures};
-use crate::config::{Config, ConfigError, Lookup, set};
+use crate::config::{Config, ConfigError, Lookup};
 use crate::instant::Instant;
+use crate::secrets::Secrets;
 use crate::session::Provider;
-use crate::storage::aws;
 
 /// How old keys may be before they are read again.
 const FRESH_MILLIS: i64 = 5 * 60 * 1000;
@@ -27,8 +22,6 @@ const EARLY_READS: i64 = 10;
 /// After those it may make another every so often, so that forged deliveries cannot make it ask without end. Shorter
 /// than the platforms go on trying: whichever delivery asks next, it asks for all.
 const EARLY_READ_EVERY_MILLIS: i64 = 2000;
-/// All the attempts of one read: a caller may be waiting.
-const READ_TIME: Duration = Duration::from_millis(1500);
 
 /// What deliveries are verified with.
 #[derive(Debug, Clone)]
@@ -53,7 +46,7 @@ pub struct Keyring {
 }
 
 struct Managed {
-    client: Client,
+    secrets: Secrets,
     arn: String,
     held: Mutex<Held>,
     /// One read at a time.
@@ -75,7 +68,7 @@ impl Keyring {
         let managed = match &config.secret_arn {
             None => None,
             Some(arn) => Some(Managed {
-                client: client(&aws(lookup)?, set(lookup, "AWS_ENDPOINT_URL_SECRETS_MANAGER")),
+                secrets: Secrets::connect(lookup)?,
                 arn: arn.clone(),
                 held: Mutex::default(),
                 reading: tokio::sync::Mutex::default(),
@@ -144,11 +137,9 @@ impl Keyring {
     }
 
     async fn read(&self, managed: &Managed, now: Instant) -> Result<Arc<Keys>, Unreadable> {
-        let asked = managed.client.get_secret_value().secret_id(&managed.arn).send();
-        let read = match tokio::time::timeout(READ_TIME, asked).await {
-            Err(_) => Err("it did not come in time".to_owned()),
-            Ok(Err(error)) => Err(error.code().unwrap_or("no answer").to_owned()),
-            Ok(Ok(output)) => self.parse(output.secret_string().unwrap_or_default()).map_err(str::to_owned),
+        let read = match managed.secrets.read(&managed.arn).await {
+            Ok(text) => self.parse(&text).map_err(str::to_owned),
+            Err(why) => Err(why.to_string()),
         };
         let mut held = managed.held();
         match read {
@@ -181,12 +172,4 @@ impl Managed {
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn client(shared: &SdkConfig, endpoint: Option<String>) -> Client {
-    let mut config = aws_sdk_secretsmanager::config::Builder::from(shared);
-    if let Some(url) = endpoint {
-        config = config.endpoint_url(url);
-    }
-    Client::from_conf(config.build())
 }

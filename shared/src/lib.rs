@@ -2,7 +2,7 @@
 //! belongs to, and keeping it.
 //!
 //! Dependencies inside the crate point one way: [`wire`] knows nothing; [`auth`] and [`call`] know wire models;
-//! [`storage`] knows calls, and [`keyring`] keys: they are the only places that name the AWS SDK's operations.
+//! [`storage`] knows calls: it and [`secrets`] are the only places that name the AWS SDK's operations.
 //! [`webhook`], the edge, knows them all and is the only place that names `lambda_http`.
 
 pub mod auth;
@@ -15,6 +15,7 @@ pub mod logging;
 pub mod metrics;
 pub mod profile;
 pub mod recording;
+pub mod secrets;
 pub mod session;
 pub mod storage;
 pub mod webhook;

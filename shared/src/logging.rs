@@ -10,7 +10,7 @@ use crate::config::{ConfigError, Lookup};
 
 /// The crates whose lines are wanted; all others are heard at `trace` only, since an HTTP client's debug output holds
 /// whole requests.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "shared",
     "cli",
     "session_start",
@@ -20,6 +20,7 @@ const OURS: [&str; 9] = [
     "transcript_events",
     "session_completed",
     "recording_archiver",
+    "reconciler",
 ];
 
 /// JSON lines on standard output, at `LOG_LEVEL` (default `info`): what CloudWatch Logs reads.

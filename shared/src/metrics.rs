@@ -30,6 +30,11 @@ pub const TIME_TO_ARCHIVE: &str = "TimeToArchive";
 /// Seconds.
 pub const OLDEST_UNFINISHED_RECORDING: &str = "OldestUnfinishedRecording";
 
+/// Runs of the reconciler, by `outcome`: `complete`, `cut_short`, `failed` or `off`. Count.
+pub const RECONCILER_RUNS: &str = "ReconcilerRuns";
+/// What the reconciler found missing, by `outcome`: `recovered`, `url_renewed` or `not_recovered`. Count.
+pub const RECONCILED: &str = "Reconciled";
+
 /// Writes metrics for one stack, or none, as on the local run.
 #[derive(Default)]
 pub struct Metrics {
@@ -79,6 +84,15 @@ impl Metrics {
     pub fn oldest_unfinished(&self, wanted_at: Option<Instant>, now: Instant) {
         let seconds = wanted_at.map_or(0.0, |wanted_at| now.millis_since(wanted_at).max(0) as f64 / 1000.0);
         self.write(now, &[], &[(&[&["stack"]], &[(OLDEST_UNFINISHED_RECORDING, "Seconds", seconds)])]);
+    }
+
+    /// Counts a run of the reconciler, and what it found by outcome.
+    pub fn reconciled(&self, run: &str, found: &[(&str, u32)], now: Instant) {
+        self.write(now, &[("outcome", run)], &[(&[&["stack", "outcome"]], &[(RECONCILER_RUNS, "Count", 1.0)])]);
+        for (outcome, count) in found.iter().filter(|(_, count)| *count > 0) {
+            let counted = [(RECONCILED, "Count", f64::from(*count))];
+            self.write(now, &[("outcome", outcome)], &[(&[&["stack", "outcome"]], &counted)]);
+        }
     }
 
     fn write(&self, now: Instant, dimensions: &[(&str, &str)], groups: &[Group<'_>]) {

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -14,7 +15,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use serde_json::{Value, json};
 use shared::auth::vocobase;
-use shared::{Instant, Provider, Webhook};
+use shared::{Instant, Provider, SessionKey, Webhook};
+use tests::platform::{Call, Instead, KEY, Platform};
 use tests::{World, text};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -201,6 +203,93 @@ async fn the_archivers_binary_sweeps_and_counts_what_became_of_each_recording() 
     assert_eq!(outcomes, ["rejected", "waiting"], "{counted:?}");
     let oldest = counted.iter().find_map(|line| line["OldestUnfinishedRecording"].as_f64());
     assert!(oldest.is_some_and(|seconds| seconds > 0.0 && seconds < 600.0), "{counted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reconcilers_binary_counts_its_runs_and_what_it_found() {
+    let (world, platform) = (World::new().await, Platform::start().await);
+    let an_hour_ago = Instant::now().plus_seconds(-3600);
+    for name in ["1", "2"] {
+        platform.make(Call::completed(name, an_hour_ago));
+    }
+    for name in ["lost", "hopeless"] {
+        let url = format!("https://b.s3.amazonaws.com/marker.wav?Expires={}", an_hour_ago.unix_seconds() + 600);
+        let call = Call::completed(name, an_hour_ago).recorded(&url);
+        assert_eq!(world.deliver(Webhook::SessionCompleted, call.webhook()).await.status, 200);
+        platform.make(call);
+        // As the archiver leaves it.
+        let session = format!("vocobase#s-{name}");
+        let shard: SessionKey = session.parse().expect("a key");
+        let update = world.clients.dynamodb.update_item().table_name(&world.stores().tables["recordings"]);
+        let update = update.key("session", AttributeValue::S(session));
+        let update = update.update_expression("SET #state = :state, unfinished = :lost");
+        let update = update.expression_attribute_names("#state", "state");
+        let update = update.expression_attribute_values(":state", AttributeValue::S("expired".to_owned()));
+        let lost = AttributeValue::S(format!("lost#{}", shard.shard(4)));
+        update.expression_attribute_values(":lost", lost).send().await.expect("an update");
+    }
+    platform.mint(|call_id, _| (call_id == "c-lost").then(|| "https://b.s3.amazonaws.com/marker-new.wav".to_owned()));
+
+    let mut environment = environment(&world);
+    environment.insert("VOCOBASE_API_URL".to_owned(), platform.url.clone());
+    let runs = async |environment: &BTreeMap<String, String>, scripts: &[Option<Instead>]| {
+        let mut api = RuntimeApi::start().await;
+        let mut function = start("reconciler", environment, &api.address);
+        for instead in scripts {
+            let instead = instead.clone();
+            platform.script(move |_, _| instead.clone());
+            assert_eq!(api.invoke(json!({})).await, Value::Null);
+        }
+        function.kill().await.expect("it can be killed");
+        let output = function.wait_with_output().await.expect("its output");
+        let lines = String::from_utf8(output.stdout).expect("text");
+        for private in [KEY, "marker", "://"] {
+            assert!(!lines.contains(private), "the log tells {private}: {lines}");
+        }
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect::<Vec<Value>>()
+    };
+    let counted = |lines: &[Value]| {
+        let counted = lines.iter().filter(|line| line["_aws"].is_object()).map(|line| {
+            assert_eq!(line["stack"], "hookswitch");
+            let count = |name| Some((name, line[name].as_f64()?));
+            let (name, count) = ["ReconcilerRuns", "Reconciled"].into_iter().find_map(count).expect("a count");
+            format!("{name} {} {count}", line["outcome"].as_str().unwrap_or_default())
+        });
+        counted.collect::<Vec<String>>()
+    };
+    let told = |lines: &[Value]| {
+        let told = lines.iter().filter(|line| line["target"] == "reconciler" && !line["outcome"].is_null());
+        told.map(|line| format!("{} {}", line["level"].as_str().unwrap_or_default(), line["outcome"]))
+            .collect::<Vec<_>>()
+    };
+
+    assert_eq!(counted(&runs(&environment, &[None]).await), ["ReconcilerRuns off 1"], "there is no key");
+    environment.insert("VOCOBASE_API_KEY".to_owned(), KEY.to_owned());
+    let lines = runs(&environment, &[None, None, Some(Instead::Busy(429, "3600")), Some(Instead::Status(401))]).await;
+    let expected = [
+        "ReconcilerRuns complete 1",
+        "Reconciled recovered 2",
+        "Reconciled url_renewed 1",
+        "Reconciled not_recovered 1",
+        "ReconcilerRuns complete 1",
+        "Reconciled not_recovered 1",
+        "ReconcilerRuns cut_short 1",
+        "ReconcilerRuns failed 1",
+    ];
+    assert_eq!(counted(&lines), expected, "{lines:?}");
+    let expected = [r#"INFO "complete""#, r#"INFO "complete""#, r#"INFO "cut_short""#, r#"ERROR "failed""#];
+    assert_eq!(told(&lines), expected, "{lines:?}");
+    assert_eq!(world.items("sessions").await.len(), 4);
+
+    environment.insert("VOCOBASE_API_URL".to_owned(), "http://marker.example/".to_owned());
+    let api = RuntimeApi::start().await;
+    let binary = tests::hookswitch().with_file_name("reconciler");
+    let mut command = Command::new(binary);
+    command.env_clear().envs(environment).env("AWS_LAMBDA_RUNTIME_API", &api.address);
+    let output = command.output().await.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("VOCOBASE_API_URL"), "{output:?}");
+    assert!(!said.contains("marker"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

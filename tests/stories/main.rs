@@ -15,6 +15,7 @@ mod logs;
 mod odd_values;
 mod order;
 mod process;
+mod reconciler;
 mod recordings;
 mod secrets;
 mod template;

@@ -301,10 +301,10 @@ async fn stalling(world: &World, operation: &'static str, after: usize) -> (Stri
     (proxy.await, heard)
 }
 
-/// Ctrl-C.
+/// Ends it in the middle of what it does. A test that a shell started in the background hands down that it ignores SIGINT.
 async fn interrupt(child: &mut Child) {
     let id = child.id().expect("it runs").to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     assert!(!child.wait().await.unwrap().success());
 }
 

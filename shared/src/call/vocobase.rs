@@ -11,7 +11,10 @@ pub(super) fn read(sent: wire::SessionCompleted, body: &[u8], source: Source) ->
     if sent.event.is_some_and(|event| event != "session.completed") {
         return Err(NotADelivery::UnknownEvent);
     }
-    let at = sent.timestamp;
+    let sent_at = sent.timestamp;
+    // What was fetched is said before everything, whatever the platform's clocks say: a webhook that comes after all has
+    // the last word.
+    let at = sent_at.filter(|_| source == Source::Webhook);
     let session = sent.data;
     let key = SessionKey::new(Provider::Vocobase, session.session_id.as_deref().unwrap_or_default())?;
     let segments: Vec<Segment> = session
@@ -29,8 +32,8 @@ pub(super) fn read(sent: wire::SessionCompleted, body: &[u8], source: Source) ->
     // The payload says how long the session was, but not when it began: the first word is the nearest there is.
     let duration = session.duration_seconds.as_deref().and_then(millis);
     let first_word = segments.iter().filter_map(|segment| segment.start).min();
-    let started_at = first_word.or_else(|| Some(at?.plus_millis(-duration?))).or(at);
-    let ended_at = started_at.zip(duration).map(|(start, duration)| start.plus_millis(duration)).or(at);
+    let started_at = first_word.or_else(|| Some(sent_at?.plus_millis(-duration?))).or(sent_at);
+    let ended_at = started_at.zip(duration).map(|(start, duration)| start.plus_millis(duration)).or(sent_at);
 
     let mut call = Call::new(key);
     call.state = State::Ended;
@@ -39,7 +42,7 @@ pub(super) fn read(sent: wire::SessionCompleted, body: &[u8], source: Source) ->
     let revision = format!(
         "{}#{}#{}",
         source.name(),
-        at.map_or_else(|| "-".to_owned(), |at: Instant| at.to_string()),
+        sent_at.map_or_else(|| "-".to_owned(), |at: Instant| at.to_string()),
         short_digest(body)
     );
     call.revision = Some(revision.clone());
@@ -66,13 +69,13 @@ pub(super) fn read(sent: wire::SessionCompleted, body: &[u8], source: Source) ->
     call.say(Field::AnsweredBy, at, telephone.answered_by);
     call.say(Field::Variables, at, session.variables.map(Json::into_string));
     call.say(Field::Extraction, at, session.extraction.map(Json::into_string));
-    let recording = session.recording_url.map(|url| Wanted::new(url, at.or(started_at)));
+    let recording = session.recording_url.map(|url| Wanted::new(url, sent_at.or(started_at)));
     // Before everything that the archiver will say of it.
     call.say(Field::RecordingState, None, recording.as_ref().map(|_| "pending".to_owned()));
     Ok(Delivery {
         webhook: Webhook::SessionCompleted,
         trigger_reason: None,
-        occurred_at: at,
+        occurred_at: sent_at,
         call,
         turns: Vec::new(),
         transcript: Some(Transcript { revision, segments }),

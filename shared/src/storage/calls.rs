@@ -1,18 +1,19 @@
 //! The `sessions` table: what each call is now, joined by compare-and-swap on `merged`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
 
 use super::attributes::{Item, n, number_or_text, s, text};
 use super::{CACHE_FOR_MILLIS, Cached, Store, StoreError};
 use crate::call::{Call, Field, Kind, Said, State, decimal};
 use crate::instant::Instant;
+use crate::recording;
 use crate::session::{Provider, SessionKey};
 
 /// The index of calls by day: `day` (`2026-03-15#<shard>`) and `started_at`.
@@ -22,6 +23,8 @@ pub const BY_CONTACT: &str = "by_contact";
 /// Days are spread over this many keys of [`BY_DAY`].
 pub const DAY_SHARDS: u8 = 4;
 
+/// `DynamoDB` gives no more items in one answer.
+const READ_AT_ONCE: usize = 100;
 /// A call that so many writers change at once is no call.
 const MAX_ATTEMPTS: u32 = 64;
 
@@ -50,6 +53,57 @@ impl Store {
             .consistent_read(true);
         let output = read.send().await.map_err(|error| StoreError::from_sdk("a read of the call", &error))?;
         Ok(output.item.and_then(|item| self.remember(key, &item, now)))
+    }
+
+    /// Which of these calls are not known to be over, or lack the job of a recording that they wait for: a delivery that
+    /// failed half-way and was not repeated may have told the call of it and no more.
+    pub async fn not_whole(&self, keys: &[SessionKey]) -> Result<Vec<SessionKey>, StoreError> {
+        let key = |item: &Item| text(item, "session").map(str::to_owned);
+        let names: Vec<&str> = keys.iter().map(SessionKey::as_str).collect();
+        let mut calls = self.read_many(&self.tables.sessions, &names).await?;
+        calls.retain(|call| text(call, "state").and_then(State::from_name) >= Some(State::Ended));
+        let waits = |call: &Item| text(call, Field::RecordingState.name()) == Some(recording::State::Pending.name());
+        let (waiting, whole): (Vec<Item>, Vec<Item>) = calls.into_iter().partition(waits);
+        let waiting: Vec<&str> = waiting.iter().filter_map(|call| text(call, "session")).collect();
+        let jobs = self.read_many(&self.tables.recordings, &waiting).await?;
+        let whole: BTreeSet<String> = whole.iter().chain(&jobs).filter_map(key).collect();
+        Ok(keys.iter().filter(|key| !whole.contains(key.as_str())).cloned().collect())
+    }
+
+    /// Those of many items that there are: key and states.
+    async fn read_many(&self, table: &str, sessions: &[&str]) -> Result<Vec<Item>, StoreError> {
+        const WHAT: &str = "a read of many calls";
+        let mut items = Vec::new();
+        for sessions in sessions.chunks(READ_AT_ONCE) {
+            let mut left: Vec<Item> = sessions.iter().map(|key| Item::from([("session".into(), s(*key))])).collect();
+            while !left.is_empty() {
+                let asked = left.len();
+                let wanted = KeysAndAttributes::builder()
+                    .set_keys(Some(left))
+                    .consistent_read(true)
+                    .projection_expression("#session, #state, recording_state")
+                    .expression_attribute_names("#session", "session")
+                    .expression_attribute_names("#state", "state")
+                    .build()
+                    .map_err(|_| StoreError::Refused(WHAT))?;
+                let read = self.clients.dynamodb.batch_get_item().request_items(table, wanted).send().await;
+                let output = read.map_err(|error| StoreError::from_sdk(WHAT, &error))?;
+                items.extend(output.responses.unwrap_or_default().remove(table).unwrap_or_default());
+                // Beyond 16 MB, or when it is busy, the store answers in part.
+                let unread = output.unprocessed_keys.unwrap_or_default().remove(table);
+                left = unread.map(|unread| unread.keys).unwrap_or_default();
+                if left.len() >= asked {
+                    return Err(StoreError::Unavailable { what: WHAT, code: "throttled".to_owned() });
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    /// The platform's own id of a Vocobase call.
+    pub async fn call_id(&self, key: &SessionKey, now: Instant) -> Result<Option<String>, StoreError> {
+        let seen = self.call_as_seen(key, now).await?;
+        Ok(seen.and_then(|seen| seen.call.get(Field::CallId).map(str::to_owned)))
     }
 
     /// Joins `said` into the stored call.

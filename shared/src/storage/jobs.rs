@@ -12,8 +12,11 @@ use super::attributes::{Item, n, s, text};
 use super::{Store, StoreError, UNFINISHED, recordings};
 use crate::call::{Call, Field};
 use crate::instant::Instant;
-use crate::recording::State;
+use crate::recording::{Job, State, Wanted};
 use crate::session::SessionKey;
+
+/// How often the URL of one recording is made anew.
+const MOST_REMINTED: u32 = 3;
 
 /// A job that this worker holds.
 #[derive(Clone)]
@@ -28,6 +31,8 @@ pub struct Claimed {
     pub wanted_at: Option<Instant>,
     /// How often it has been claimed, this time included.
     pub attempts: u32,
+    /// How often its URL was made anew.
+    reminted: u32,
     /// An upload that an earlier worker did not finish: key and id.
     pub abandoned: Option<(String, String)>,
     lease: String,
@@ -144,6 +149,11 @@ impl Store {
                 State::Pending,
                 "SET #state = :state, last_error = :why, next_attempt_at = :at REMOVE lease_id, lease_until, upload_id",
             ),
+            Next::GiveUp(state) if is_lost(job, state) => (
+                state,
+                "SET #state = :state, last_error = :why, unfinished = :lost REMOVE lease_id, lease_until, upload_id, \
+                 next_attempt_at",
+            ),
             Next::GiveUp(state) => (
                 state,
                 "SET #state = :state, last_error = :why REMOVE unfinished, lease_id, lease_until, upload_id, \
@@ -156,8 +166,12 @@ impl Store {
             .expression_attribute_names("#state", "state")
             .expression_attribute_values(":state", s(state.name()))
             .expression_attribute_values(":why", s(why));
-        if let Next::Retry(at) = next {
-            update = update.expression_attribute_values(":at", s(at.to_string()));
+        match next {
+            Next::Retry(at) => update = update.expression_attribute_values(":at", s(at.to_string())),
+            Next::GiveUp(state) if is_lost(job, state) => {
+                update = update.expression_attribute_values(":lost", s(lost(job.key.shard(recordings::SHARDS))));
+            }
+            Next::GiveUp(_) => {}
         }
         done("the failure of a recording", update).await
     }
@@ -259,6 +273,61 @@ impl Store {
         Ok(oldest.as_deref().and_then(Instant::parse))
     }
 
+    /// Jobs that ended `expired` or `failed` and that another URL could mend, of recordings whose URL stopped working
+    /// after `since` or still works.
+    pub async fn lost_recordings(&self, since: Instant) -> Result<Vec<SessionKey>, StoreError> {
+        let mut found = Vec::new();
+        for shard in 0..recordings::SHARDS {
+            let query = self
+                .clients
+                .dynamodb
+                .query()
+                .table_name(&self.tables.recordings)
+                .index_name(UNFINISHED)
+                .key_condition_expression("unfinished = :lost AND source_expires_at >= :since")
+                .expression_attribute_values(":lost", s(lost(shard)))
+                .expression_attribute_values(":since", s(since.to_string()));
+            let mut items = query.into_paginator().items().send();
+            while let Some(item) = items.next().await {
+                let item = item.map_err(|error| StoreError::from_sdk("lost recordings", &error))?;
+                found.extend(text(&item, "session").and_then(|key| key.parse().ok()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Gives a lost recording's job a URL that was made anew, and so sets it back to `pending`; `false` if it is not
+    /// lost any more.
+    pub async fn offer_recording(&self, key: &SessionKey, url: String, now: Instant) -> Result<bool, StoreError> {
+        let count = self
+            .update_job(key)
+            .update_expression("ADD reminted :one")
+            .condition_expression(
+                "#state IN (:expired, :failed) AND (attribute_not_exists(reminted) OR reminted < :most)",
+            )
+            .expression_attribute_names("#state", "state")
+            .expression_attribute_values(":expired", s(State::Expired.name()))
+            .expression_attribute_values(":failed", s(State::Failed.name()))
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":most", n(MOST_REMINTED))
+            .return_values(ReturnValue::AllNew);
+        let seen = match count.send().await {
+            Ok(output) => output.attributes.as_ref().and_then(recordings::job),
+            Err(error) if failed_condition(&error) => None,
+            Err(error) => return Err(StoreError::from_sdk("how often a recording's URL was made anew", &error)),
+        };
+        let Some(seen) = seen else { return Ok(false) };
+        let wanted = Wanted::new(url, Some(now));
+        // It counts though the old URL may say that it lasts longer; what brought that one stays no news.
+        let next = Job {
+            state: State::Pending,
+            wanted: wanted.rank().max(seen.wanted.clone()),
+            source: wanted.source(),
+            expires_at: wanted.expires_at,
+        };
+        Ok(self.swap_job(key, Some(&seen), &next, &wanted, now).await?.is_none())
+    }
+
     /// When a call began, for the place of its recording.
     pub async fn call_started_at(&self, key: &SessionKey, now: Instant) -> Result<Option<Instant>, StoreError> {
         Ok(self.call_as_seen(key, now).await?.and_then(|seen| seen.call.started_at))
@@ -311,6 +380,16 @@ pub enum Next {
     GiveUp(State),
 }
 
+/// Whether another URL could still mend a job that is given up: it stays where the reconciler finds it.
+fn is_lost(job: &Claimed, state: State) -> bool {
+    matches!(state, State::Expired | State::Failed) && job.reminted < MOST_REMINTED
+}
+
+/// The index's key of jobs that another URL could mend.
+fn lost(shard: u8) -> String {
+    format!("lost#{shard}")
+}
+
 async fn done(what: &'static str, update: UpdateItemFluentBuilder) -> Result<bool, StoreError> {
     match update.send().await {
         Ok(_) => Ok(true),
@@ -331,6 +410,7 @@ fn claimed(key: &SessionKey, lease: &str, item: &Item) -> Option<Claimed> {
         expires_at: Instant::parse(text(item, "source_expires_at")?)?,
         wanted_at: text(item, "received_at").and_then(Instant::parse),
         attempts: text(item, "attempts")?.parse().ok()?,
+        reminted: text(item, "reminted").and_then(|times| times.parse().ok()).unwrap_or_default(),
         abandoned: upload.map(|(key, upload)| (key.to_owned(), upload.to_owned())),
         lease: lease.to_owned(),
         wanted: text(item, "wanted")?.to_owned(),

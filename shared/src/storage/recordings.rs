@@ -62,7 +62,7 @@ impl Store {
     }
 
     /// Writes `next` if the job is still as it was seen; else gives the item back as it is now.
-    async fn swap_job(
+    pub(super) async fn swap_job(
         &self,
         key: &SessionKey,
         seen: Option<&Job>,
