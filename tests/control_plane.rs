@@ -52,6 +52,8 @@ pub struct Account {
 pub const EXOTEL_ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:exotel-AbCdEf";
 /// The ARN of Vocobase's secret.
 pub const VOCOBASE_ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:vocobase-AbCdEf";
+/// The ARN of the secret that holds a key of Vocobase's API.
+pub const VOCOBASE_API_KEY_ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:vocobase-api-AbCdEf";
 /// The ARN of the alarms' topic.
 pub const TOPIC_ARN: &str = "arn:aws:sns:us-east-1:123456789012:prod-AlarmTopic";
 /// The ARN of the failure queue.
@@ -74,6 +76,7 @@ impl Aws {
             ("RecordingsBucket", stores.bucket.as_str()),
             ("ExotelTokenSecret", EXOTEL_ARN),
             ("VocobaseSecret", VOCOBASE_ARN),
+            ("VocobaseApiKeySecret", VOCOBASE_API_KEY_ARN),
             ("RecordingArchiverFunction", "prod-recording_archiver"),
             ("FailureQueue", "https://sqs.us-east-1.amazonaws.com/123456789012/prod-FailureQueue"),
             ("AlarmTopic", TOPIC_ARN),
@@ -94,6 +97,7 @@ impl Aws {
             secrets: BTreeMap::from([
                 (EXOTEL_ARN.to_owned(), cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS.to_owned()),
                 (VOCOBASE_ARN.to_owned(), cli::dev::DEFAULT_VOCOBASE_SECRETS.to_owned()),
+                (VOCOBASE_API_KEY_ARN.to_owned(), "rg_live_of-the-account".to_owned()),
             ]),
             meanwhile: BTreeMap::new(),
             mappings: vec![json!({ "UUID": "u", "State": "Enabled", "LastProcessingResult": "OK",

@@ -88,7 +88,7 @@ impl World {
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let lookup = |name: &str| environment.get(name).cloned();
         // Stories about recordings bring an archiver of their own, and sources that exist.
-        let setup = Setup { port: 0, data: Data::Ephemeral, archive: false };
+        let setup = Setup { port: 0, data: Data::Ephemeral, triggers: false };
         let run = LocalRun::start(&setup, &lookup, Arc::clone(&clock)).await.expect("the local run starts");
         let clients = run.endpoints.stores.as_ref().expect("a local run has stores").connect().expect("clients");
         Self { run, http: http_client(), clients, environment, clock }

@@ -7,7 +7,7 @@ import json
 import os
 import ssl
 import uuid
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 EXOTEL = ("session_start", "transcript_events", "insights_events", "pre_agent_transfer", "session_end")
@@ -54,8 +54,8 @@ def sign(key, message):
     return hmac.new(key.encode(), message, hashlib.sha256).hexdigest()
 
 
-def now():
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def now(seconds=0):
+    return (datetime.now(timezone.utc) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def session():
@@ -77,5 +77,5 @@ def call(webhook, session_id, recording=None, large=False):
     return {"event": "session.completed", "timestamp": now(), **more, "data": {
         "session_id": session_id, "agent_id": "deployed-agent", "duration_seconds": 3, "recording_url": recording,
         "transcript": [{"role": "user", "content": "Hi.", "timestamp": now()}],
-        "call": {"call_id": "c1", "from_number": "+14155551234", "to_number": "+919876543210",
+        "call": {"call_id": f"c-{session_id}", "from_number": "+14155551234", "to_number": "+919876543210",
                  "direction": "outbound", "status": "completed"}}}

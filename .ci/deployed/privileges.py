@@ -11,13 +11,14 @@ import sys
 import uuid
 
 import deliveries
+import reconciler
 import source
 from deliveries import ANSWERS, WEBHOOKS
 from recordings import ends, failures, poison
 from stack import NAME, ROOT, expect
 
-ARCHIVER, SWEEP = "RecordingArchiverRole", "RecordingArchiverFunctionSweepRole"
-FUNCTIONS = {f"{deliveries.camel_case(name)}Role": name for name in (*WEBHOOKS, "recording_archiver")}
+ARCHIVER, SCHEDULES = "RecordingArchiverRole", ("RecordingArchiverFunctionSweepRole", "ReconcilerFunctionScheduleRole")
+FUNCTIONS = {f"{deliveries.camel_case(name)}Role": name for name in (*WEBHOOKS, "recording_archiver", "reconciler")}
 
 # Lambda writes a function's logs, sends its traces and reads its stream, all with the function's own role, and
 # EventBridge Scheduler invokes with the schedule's.
@@ -33,11 +34,11 @@ REQUIRED_BY_AWS = {
     (ARCHIVER, "dynamodb:GetRecords"): STREAM,
     (ARCHIVER, "dynamodb:GetShardIterator"): STREAM,
     (ARCHIVER, "dynamodb:ListStreams"): STREAM,
-    (SWEEP, "lambda:InvokeFunction"): INVOKE,
+    **{(role, "lambda:InvokeFunction"): INVOKE for role in SCHEDULES},
 }
 
 
-def show(stack, platforms, emulator):
+def show(stack, platforms, emulator, api):
     expanded = subprocess.run([sys.executable, ".ci/expand.py", "infra/template.yaml"], cwd=ROOT, check=True,
                               stdout=subprocess.PIPE)
     resources = json.loads(expanded.stdout)["Resources"]
@@ -47,7 +48,7 @@ def show(stack, platforms, emulator):
     gone = REQUIRED_BY_AWS.keys() - found
     expect(not gone, f"listed as required by AWS, but not in the template: {sorted(gone)}")
     for logical_id, role in roles.items():
-        role.show(needs(logical_id, stack, platforms, emulator))
+        role.show(needs(logical_id, stack, platforms, emulator, api))
 
 
 class Role:
@@ -103,10 +104,12 @@ def actions(statement):
     return statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
 
 
-def needs(role, stack, platforms, emulator):
+def needs(role, stack, platforms, emulator, api):
     """What shows that a role has what it needs."""
-    if role == SWEEP:
+    if role in SCHEDULES:
         return lambda action: schedule(stack, emulator)
+    if FUNCTIONS[role] == "reconciler":
+        return lambda action: reconciler.works(stack, api)
     if FUNCTIONS[role] in WEBHOOKS:
         return lambda action: delivery(stack, platforms, FUNCTIONS[role])
     special = {"dynamodb:Query": sweep, "s3:AbortMultipartUpload": broken, "sqs:SendMessage": poisoned}
@@ -158,7 +161,7 @@ def poisoned(stack):
 
 def schedule(stack, emulator):
     key = put_job(stack, "small", **WAITED)
-    emulator.let_the_schedule_fire()
+    emulator.let_the_schedules_fire()
     ends(stack, key, "archived")
 
 

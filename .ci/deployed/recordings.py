@@ -38,7 +38,7 @@ def show(stack, platforms, emulator):
     expect(waiting["state"] == "pending", f"the recording of a busy source is {waiting['state']}, and not waiting")
     due = waiting["next_attempt_at"][:len("2026-01-01T00:00:00")]
     until(lambda: deliveries.now()[:len(due)] > due, 40, "the busy source's turn does not come")
-    emulator.let_the_schedule_fire()
+    emulator.let_the_schedules_fire()
     archived(stack, keys["busy"], f"busy-{sessions['busy']}")
     print("  by the schedule's sweep: archived from a source that was busy at first")
 

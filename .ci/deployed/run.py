@@ -23,9 +23,11 @@ from pathlib import Path
 
 import deliveries
 import privileges
+import reconciler
 import recordings
 import rotation
 import source
+import vocobase
 from botocore.exceptions import ClientError
 from deliveries import PROFILE, WEBHOOKS, Platforms
 from stack import NAME, ROOT, Emulator, Failed, Stack, client, environment, expect
@@ -48,12 +50,15 @@ def main():
 def inside(folder):
     began = time.monotonic()
     run("ip", "link", "set", "lo", "up")
-    run("ip", "address", "add", f"{source.ADDRESS}/32", "dev", "lo")
+    for address in (source.ADDRESS, vocobase.ADDRESS):
+        run("ip", "address", "add", f"{address}/32", "dev", "lo")
     hosts = folder / "hosts"
-    hosts.write_text(f"127.0.0.1 localhost\n{source.ADDRESS} {source.HOST} {source.FORBIDDEN_HOST}\n")
+    hosts.write_text(f"127.0.0.1 localhost\n{source.ADDRESS} {source.HOST} {source.FORBIDDEN_HOST}\n"
+                     f"{vocobase.ADDRESS} {vocobase.HOST}\n")
     run("mount", "--bind", hosts, "/etc/hosts")
     certificates(folder)
     source.serve(folder)
+    api = vocobase.Api(folder)
     emulator, stack = Emulator(folder), Stack(folder)
     try:
         emulator.wait()
@@ -62,9 +67,10 @@ def inside(folder):
         part("commands", commands, stack, platforms)
         part("simulated calls", simulation, stack)
         part("recordings", recordings.show, stack, platforms, emulator)
+        part("what never came", reconciler.show, stack, platforms, emulator, api, hookswitch)
         part("a second deployment keeps everything", second_deployment, stack)
         part("rotation under load", rotation.show, stack, platforms)
-        part("least privilege", privileges.show, stack, platforms, emulator)
+        part("least privilege", privileges.show, stack, platforms, emulator, api)
         part("removal keeps everything", removal, stack)
     except Exception as error:
         print(f"FAILED: {error}" if isinstance(error, Failed) else traceback.format_exc())
@@ -86,9 +92,9 @@ def run(*command, **more):
 
 
 def certificates(folder):
-    """An authority of this run, and one certificate for the source and all function URLs."""
+    """An authority of this run, and one certificate for the source, the platform's API and all function URLs."""
     quiet = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    names = f"DNS:{source.HOST},DNS:{source.FORBIDDEN_HOST},DNS:*.lambda-url.us-east-1.on.aws"
+    names = f"DNS:{source.HOST},DNS:{source.FORBIDDEN_HOST},DNS:{vocobase.HOST},DNS:*.lambda-url.us-east-1.on.aws"
     (folder / "names").write_text(f"subjectAltName={names}\n")
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=this run", "-keyout",
         "authority.key", "-out", "authority.pem", **quiet)
@@ -207,7 +213,7 @@ def second_deployment(stack):
     changed = [what for what, kept in before.items() if kept != after[what]]
     expect(not changed, f"the second deployment changed {', '.join(changed)}")
     items = sum(len(kept) for what, kept in before.items() if what.endswith("Table"))
-    print(f"  {items} items, {len(before['objects'])} objects and the values of both secrets are what they were")
+    print(f"  {items} items, {len(before['objects'])} objects and the values of the secrets are what they were")
 
 
 def removal(stack):
@@ -217,7 +223,7 @@ def removal(stack):
     left = stack.functions.list_functions()["Functions"]
     expect(not left, f"the stack is deleted, and its functions are not: {[function['FunctionName'] for function in left]}")
     expect(stack.contents() == before, "deleting the stack deleted or changed what it holds")
-    print("  the stack is deleted; every item, every object and the values of both secrets are there")
+    print("  the stack is deleted; every item, every object and the values of the secrets are there")
 
 
 if __name__ == "__main__":

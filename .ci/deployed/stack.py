@@ -56,7 +56,7 @@ class Emulator:
         self.ahead.write_text("0")
         # The functions inherit this environment.
         own = {"AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(PORT), "MINISTACK_HOST": "127.0.0.1",
-               "RECORDING_CA_FILE": str(folder / "authority.pem")}
+               "RECORDING_CA_FILE": str(folder / "authority.pem"), "SSL_CERT_FILE": str(folder / "authority.pem")}
         with self.log.open("w") as log:
             self.process = subprocess.Popen([sys.executable, Path(__file__).with_name("launch.py"), folder],
                                             env={**environment(folder), **own}, stdout=log, stderr=log)
@@ -71,9 +71,9 @@ class Emulator:
         except EndpointConnectionError:
             return None
 
-    def let_the_schedule_fire(self):
-        """Ten minutes pass, for the schedule alone."""
-        self.ahead.write_text(str(int(self.ahead.read_text()) + 600))
+    def let_the_schedules_fire(self):
+        """A quarter of an hour passes, for the schedules alone."""
+        self.ahead.write_text(str(int(self.ahead.read_text()) + 900))
 
 
 class Stack:
@@ -108,6 +108,14 @@ class Stack:
     def secret(self, output):
         return self.secrets.get_secret_value(SecretId=self.outputs[output])["SecretString"]
 
+    def has_value(self, output):
+        if not output.endswith("Secret"):
+            return False
+        try:
+            return self.secret(output)
+        except self.secrets.exceptions.ResourceNotFoundException:
+            return None
+
     def put_secret(self, output, value):
         self.secrets.put_secret_value(SecretId=self.outputs[output], SecretString=value)
 
@@ -132,7 +140,7 @@ class Stack:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.outputs["RecordingsBucket"])
         keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
         kept["objects"] = {key: hashlib.sha256(self.object(key)).hexdigest() for key in keys}
-        return kept | {output: self.secret(output) for output in ("ExotelTokenSecret", "VocobaseSecret")}
+        return kept | {secret: self.secret(secret) for secret in self.outputs if self.has_value(secret)}
 
 
 def plain(item):

@@ -47,6 +47,7 @@ Environment:
   TIMESTAMP_TOLERANCE_SECONDS    how far a Vocobase timestamp may be from now (300)
   DEADLINE_MS                    how long a delivery may take (5000; at most 10000)
   RETENTION_DAYS                 when items expire (never)
+  VOCOBASE_API_KEY               asks Vocobase for calls whose webhook never came (not set: nothing is asked)
   LOG_LEVEL                      error, warn, info, debug or trace (info)")]
 struct Dev {
     /// The functions' port; DynamoDB and S3 take the next two. 0 takes any that are free.
@@ -105,7 +106,7 @@ async fn dev(options: Dev) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt()).map_err(no_signal)?, signal(SignalKind::terminate()).map_err(no_signal)?);
     let data = if options.ephemeral { Data::Ephemeral } else { Data::Folder(options.data) };
-    let setup = Setup { port: options.port, data: data.clone(), archive: true };
+    let setup = Setup { port: options.port, data: data.clone(), triggers: true };
     let run = LocalRun::start(&setup, &environment, Arc::new(Instant::now)).await?;
     print(&banner(&run, &data));
     tokio::select! {

@@ -1,4 +1,5 @@
-//! `hookswitch secret`: sets, rotates and retires what a stack's deliveries are verified with. No value is ever shown.
+//! `hookswitch secret`: sets, rotates and retires what a stack's deliveries are verified with, and what the platform is
+//! asked with. No value is ever shown.
 
 use std::io::Write;
 
@@ -6,11 +7,10 @@ use clap::{Args, Subcommand};
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
-use shared::Provider;
 use shared::auth::{exotel, vocobase};
 
 use crate::Failure;
-use crate::stack::Stack;
+use crate::stack::{Purpose, Stack};
 
 /// Set, rotate and retire the secrets of a deployed stack.
 #[derive(Args, Clone)]
@@ -20,6 +20,8 @@ Examples:
   pass vocobase | hookswitch secret set vocobase --stack hookswitch
   hookswitch secret rotate exotel --stack hookswitch           a new key for the tokens in Exotel's URLs
   hookswitch secret retire exotel --stack hookswitch           only the newest key is accepted from now on
+  hookswitch secret set vocobase-api-key --stack hookswitch    the reconciler looks for calls that never came
+  hookswitch secret retire vocobase-api-key --stack hookswitch    it is off again
 
 A new secret is taken up by the first delivery that needs it; a retired one is accepted for five more minutes at most.
 The local run has its secrets from its environment: see `hookswitch dev --help`.
@@ -32,7 +34,8 @@ pub struct Options {
 
 #[derive(Subcommand, Clone)]
 enum Command {
-    /// Take a secret that the platform has made, from a prompt or from standard input. Earlier ones stay accepted.
+    /// Take a secret that the platform has made, from a prompt or from standard input. Earlier signing secrets stay
+    /// accepted.
     Set {
         #[command(flatten)]
         place: Place,
@@ -42,7 +45,7 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Accept only the newest from now on.
+    /// Accept only the newest from now on; of the API key, forget it.
     Retire {
         #[command(flatten)]
         place: Place,
@@ -54,17 +57,17 @@ enum Command {
 
 #[derive(Args, Clone)]
 struct Place {
-    /// Whose: exotel or vocobase.
-    #[arg(value_parser = provider)]
-    platform: Provider,
+    /// Which: exotel, vocobase or vocobase-api-key.
+    #[arg(value_name = "SECRET", value_parser = purpose)]
+    purpose: Purpose,
     /// The deployed stack, with credentials and region as the AWS CLI finds them.
     #[arg(long, value_name = "NAME")]
     stack: String,
 }
 
-fn provider(name: &str) -> Result<Provider, String> {
-    let known = [Provider::Exotel, Provider::Vocobase].into_iter().find(|provider| provider.name() == name);
-    known.ok_or_else(|| "not exotel or vocobase".to_owned())
+fn purpose(name: &str) -> Result<Purpose, String> {
+    let known = Purpose::ALL.into_iter().find(|purpose| purpose.name() == name);
+    known.ok_or_else(|| "not exotel, vocobase or vocobase-api-key".to_owned())
 }
 
 /// A key of this length cannot be guessed.
@@ -78,13 +81,16 @@ pub async fn run(
     ask: impl FnOnce(&str) -> bool,
 ) -> Result<(), Failure> {
     let (Command::Set { place } | Command::Rotate { place } | Command::Retire { place, .. }) = &options.command;
-    let (provider, name) = (place.platform, &place.stack);
-    let instead = match (&options.command, provider) {
-        (Command::Set { .. }, Provider::Exotel) => {
+    let (purpose, name) = (place.purpose, &place.stack);
+    let instead = match (&options.command, purpose) {
+        (Command::Set { .. }, Purpose::Exotel) => {
             Some("Exotel has no secret to set: a new key is made by `hookswitch secret rotate exotel")
         }
-        (Command::Rotate { .. }, Provider::Vocobase) => {
+        (Command::Rotate { .. }, Purpose::Vocobase) => {
             Some("Vocobase makes its secrets itself: rotate it there, then `hookswitch secret set vocobase")
+        }
+        (Command::Rotate { .. }, Purpose::VocobaseApi) => {
+            Some("Vocobase makes its API keys itself: make one there, then `hookswitch secret set vocobase-api-key")
         }
         _ => None,
     };
@@ -94,12 +100,21 @@ pub async fn run(
     let stack = Stack::find(name).await?;
     let done = match &options.command {
         Command::Set { .. } => {
-            let text = read("Vocobase's signing secret (whsec_...): ");
+            let api = purpose == Purpose::VocobaseApi;
+            let text = read(if api {
+                "A key of Vocobase's API (rg_live_...): "
+            } else {
+                "Vocobase's signing secret (whsec_...): "
+            });
             let text = text.map_err(|error| Failure(format!("the secret cannot be read: {error}")))?;
-            set(&stack, accept(&text)?).await?
+            let secret = accept(&text)?;
+            if api { set_api_key(&stack, secret).await? } else { set(&stack, secret).await? }
         }
         Command::Rotate { .. } => rotate(&stack).await?,
-        Command::Retire { yes, .. } => retire(&stack, provider, |question| *yes || ask(question)).await?,
+        Command::Retire { yes, .. } if purpose == Purpose::VocobaseApi => {
+            forget_api_key(&stack, |question| *yes || ask(question)).await?
+        }
+        Command::Retire { yes, .. } => retire(&stack, purpose, |question| *yes || ask(question)).await?,
     };
     // A closed pipe is a reader that has seen enough.
     let _ = writeln!(out, "{done}");
@@ -112,10 +127,10 @@ fn accept(text: &str) -> Result<&str, Failure> {
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
     let wrong = match secret.len() {
         0 => "is empty",
-        1..8 | 513.. => "is no signing secret: those have between 8 and 512 characters",
+        1..8 | 513.. => "is none: those have between 8 and 512 characters",
         _ if secret.contains(',') => "holds a comma: set one secret at a time",
         _ if !secret.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            "holds a space, a line break or another character that a signing secret has not"
+            "holds a space, a line break or another character that a secret has not"
         }
         _ => return Ok(secret),
     };
@@ -123,13 +138,13 @@ fn accept(text: &str) -> Result<&str, Failure> {
 }
 
 async fn set(stack: &Stack, secret: &str) -> Result<String, Failure> {
-    let held = stack.secret(Provider::Vocobase).await?;
+    let held = stack.secret(Purpose::Vocobase).await?;
     let list = in_front(secret, held.as_ref().map(|held| held.text.as_str()));
     if held.as_ref().is_some_and(|held| held.text == list) {
         return Ok("It is the newest already: nothing was changed.".to_owned());
     }
     let earlier = list.split(',').count() - 1;
-    stack.replace_secret(Provider::Vocobase, held.as_ref(), list).await?;
+    stack.replace_secret(Purpose::Vocobase, held.as_ref(), list).await?;
     let mut done = vec![];
     if !secret.starts_with("whsec_") {
         done.push("Warning: it does not begin with whsec_, as Vocobase's secrets do: is it the right one?".to_owned());
@@ -144,12 +159,36 @@ async fn set(stack: &Stack, secret: &str) -> Result<String, Failure> {
     Ok(done.join("\n"))
 }
 
+async fn set_api_key(stack: &Stack, key: &str) -> Result<String, Failure> {
+    let held = stack.secret(Purpose::VocobaseApi).await?;
+    stack.replace_secret(Purpose::VocobaseApi, held.as_ref(), key.to_owned()).await?;
+    let odd = if key.starts_with("rg_live_") {
+        ""
+    } else {
+        "Warning: it does not begin with rg_live_, as keys of Vocobase's API do: is it the right one?\n"
+    };
+    Ok(format!("{odd}The key is set: the reconciler asks with it from its next run on, in 15 minutes at most."))
+}
+
+async fn forget_api_key(stack: &Stack, sure: impl FnOnce(&str) -> bool) -> Result<String, Failure> {
+    let held = stack.secret(Purpose::VocobaseApi).await?;
+    if held.is_none() {
+        return Ok("There is none: nothing to retire.".to_owned());
+    }
+    if !sure("Forget the API key? Calls whose webhook never came will not be looked for.") {
+        return Err(Failure("nothing was changed".to_owned()));
+    }
+    // Secrets Manager keeps no empty text.
+    stack.replace_secret(Purpose::VocobaseApi, held.as_ref(), " ".to_owned()).await?;
+    Ok("The key is forgotten: the reconciler is off.".to_owned())
+}
+
 async fn rotate(stack: &Stack) -> Result<String, Failure> {
-    let held = stack.secret(Provider::Exotel).await?;
+    let held = stack.secret(Purpose::Exotel).await?;
     let secret = Alphanumeric.sample_string(&mut UnwrapErr(SysRng), KEY_LENGTH);
     let (kid, list) = with_key(held.as_ref().map(|held| held.text.as_str()), &secret)
         .map_err(|why| Failure(format!("the Exotel secret {why}; nothing was changed")))?;
-    stack.replace_secret(Provider::Exotel, held.as_ref(), list).await?;
+    stack.replace_secret(Purpose::Exotel, held.as_ref(), list).await?;
     let name = &stack.name;
     Ok(format!(
         "The key {kid} makes the tokens from now on. URLs with earlier tokens stay valid until they are retired.\n\
@@ -159,24 +198,25 @@ async fn rotate(stack: &Stack) -> Result<String, Failure> {
     ))
 }
 
-async fn retire(stack: &Stack, provider: Provider, sure: impl FnOnce(&str) -> bool) -> Result<String, Failure> {
-    let held = stack.secret(provider).await?;
-    let held = held.ok_or_else(|| Failure(format!("the {} secret holds no value", provider.name())))?;
-    let (newest, earlier) = newest(provider, &held.text)
-        .map_err(|why| Failure(format!("the {} secret {why}; nothing was changed", provider.name())))?;
+async fn retire(stack: &Stack, purpose: Purpose, sure: impl FnOnce(&str) -> bool) -> Result<String, Failure> {
+    let held = stack.secret(purpose).await?;
+    let held = held.ok_or_else(|| Failure(format!("the {} secret holds no value", purpose.name())))?;
+    let exotel = purpose == Purpose::Exotel;
+    let newest = if exotel { newest_key(&held.text) } else { newest_signing_secret(&held.text) };
+    let (newest, earlier) =
+        newest.map_err(|why| Failure(format!("the {} secret {why}; nothing was changed", purpose.name())))?;
     if earlier == 0 {
         return Ok("There is one only: nothing to retire.".to_owned());
     }
-    let question = match provider {
-        Provider::Exotel => format!("Retire {earlier} earlier keys? URLs with their tokens will be refused."),
-        Provider::Vocobase => {
-            format!("Retire {earlier} earlier secrets? Deliveries that are signed with them will be refused.")
-        }
+    let question = if exotel {
+        format!("Retire {earlier} earlier keys? URLs with their tokens will be refused.")
+    } else {
+        format!("Retire {earlier} earlier secrets? Deliveries that are signed with them will be refused.")
     };
     if !sure(&question) {
         return Err(Failure("nothing was changed".to_owned()));
     }
-    stack.replace_secret(provider, Some(&held), newest).await?;
+    stack.replace_secret(purpose, Some(&held), newest).await?;
     Ok(format!("Only the newest is accepted from now on, in five minutes at most; retired: {earlier}."))
 }
 
@@ -201,13 +241,18 @@ fn with_key(held: Option<&str>, secret: &str) -> Result<(String, String), &'stat
     Ok((kid, list))
 }
 
-/// The newest, as it is to be kept, and how many there are besides.
-fn newest(provider: Provider, held: &str) -> Result<(String, usize), &'static str> {
-    let (list, count) = match provider {
-        Provider::Exotel => (named(held), exotel::secrets(held)?.len()),
-        Provider::Vocobase => (held.to_owned(), vocobase::secrets(held)?.len()),
-    };
-    Ok((list.split(',').next().unwrap_or_default().trim().to_owned(), count - 1))
+/// The newest of Exotel's keys, as it is to be kept, and how many there are besides.
+fn newest_key(held: &str) -> Result<(String, usize), &'static str> {
+    Ok((first(&named(held)), exotel::secrets(held)?.len() - 1))
+}
+
+/// The newest of Vocobase's signing secrets, and how many there are besides.
+fn newest_signing_secret(held: &str) -> Result<(String, usize), &'static str> {
+    Ok((first(held), vocobase::secrets(held)?.len() - 1))
+}
+
+fn first(list: &str) -> String {
+    list.split(',').next().unwrap_or_default().trim().to_owned()
 }
 
 /// Exotel's keys with their names: the one that the stack made has none.
@@ -224,7 +269,7 @@ mod tests {
         assert_eq!(in_front("whsec_b", None), "whsec_b");
         assert_eq!(in_front("whsec_b", Some("whsec_a")), "whsec_b,whsec_a");
         assert_eq!(in_front("whsec_a", Some("whsec_b, whsec_a")), "whsec_a,whsec_b");
-        assert_eq!(newest(Provider::Vocobase, "whsec_b,whsec_a"), Ok(("whsec_b".to_owned(), 1)));
+        assert_eq!(newest_signing_secret("whsec_b,whsec_a"), Ok(("whsec_b".to_owned(), 1)));
     }
 
     #[test]
@@ -236,8 +281,8 @@ mod tests {
         assert_eq!(text(Some("mine:b")).as_deref(), Ok("k1:new,mine:b"));
         assert!(text(Some("k1:a,b")).is_err());
         // The name stays: as a bare text it would be k1 again.
-        assert_eq!(newest(Provider::Exotel, "k2:b,k1:a"), Ok(("k2:b".to_owned(), 1)));
-        assert_eq!(newest(Provider::Exotel, "generated"), Ok(("k1:generated".to_owned(), 0)));
+        assert_eq!(newest_key("k2:b,k1:a"), Ok(("k2:b".to_owned(), 1)));
+        assert_eq!(newest_key("generated"), Ok(("k1:generated".to_owned(), 0)));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_cloudformation::types::Stack as Described;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use aws_types::service_config::ServiceConfigKey;
+use shared::Webhook;
 use shared::auth::exotel::{self, Tokens};
 use shared::storage::{Clients, https};
-use shared::{Provider, Webhook};
 
 use crate::endpoints::{Endpoints, with_token};
 use crate::target::{Opened, TABLES};
@@ -21,6 +21,31 @@ pub struct Stack {
     /// Region, credentials and endpoints as the AWS CLI finds them.
     pub config: SdkConfig,
     described: Described,
+}
+
+/// A stack's secrets, by what they are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Makes and verifies the tokens in Exotel's URLs.
+    Exotel,
+    /// Verifies Vocobase's signatures.
+    Vocobase,
+    /// Lets the reconciler ask Vocobase's API.
+    VocobaseApi,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Exotel, Self::Vocobase, Self::VocobaseApi];
+
+    /// As commands name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exotel => "exotel",
+            Self::Vocobase => "vocobase",
+            Self::VocobaseApi => "vocobase-api-key",
+        }
+    }
 }
 
 /// The text of a secret, and which version of it that is.
@@ -101,7 +126,7 @@ impl Stack {
     /// What makes the tokens of Exotel's URLs.
     pub async fn tokens(&self) -> Result<Tokens, Failure> {
         let wrong = |why: &str| Failure(format!("the Exotel secret of the stack {} {why}", self.name));
-        let held = self.secret(Provider::Exotel).await?.ok_or_else(|| wrong("holds no value"))?;
+        let held = self.secret(Purpose::Exotel).await?.ok_or_else(|| wrong("holds no value"))?;
         let secrets = exotel::secrets(&held.text).map_err(wrong)?;
         Ok(Tokens { secrets, session_tokens_only: self.session_tokens_only() })
     }
@@ -114,15 +139,15 @@ impl Stack {
         for webhook in Webhook::ALL {
             functions.insert(webhook.name().to_owned(), with_token(self.url(webhook)?, webhook, &tokens));
         }
-        let held = self.secret(Provider::Vocobase).await?;
+        let held = self.secret(Purpose::Vocobase).await?;
         let first = held.and_then(|held| Some(held.text.split(',').next()?.trim().to_owned()));
         Ok(Endpoints { functions, vocobase_secret: first, stores: None })
     }
 
-    /// A platform's secret; `None` while it holds no value.
-    pub async fn secret(&self, provider: Provider) -> Result<Option<Held>, Failure> {
+    /// One of its secrets; `None` while it holds no value.
+    pub async fn secret(&self, purpose: Purpose) -> Result<Option<Held>, Failure> {
         let client = aws_sdk_secretsmanager::Client::new(&self.config);
-        let read = client.get_secret_value().secret_id(self.secret_arn(provider)?).send().await;
+        let read = client.get_secret_value().secret_id(self.secret_arn(purpose)?).send().await;
         let output = match read {
             Ok(output) => output,
             Err(error)
@@ -131,7 +156,7 @@ impl Stack {
                 return Ok(None);
             }
             Err(error) => {
-                return Err(Failure(format!("the {} secret cannot be read: {}", provider.name(), why(&error))));
+                return Err(Failure(format!("the {} secret cannot be read: {}", purpose.name(), why(&error))));
             }
         };
         let held =
@@ -140,21 +165,22 @@ impl Stack {
     }
 
     /// Puts a new value in the place of the one that was `seen`, unless somebody else was quicker.
-    pub async fn replace_secret(&self, provider: Provider, seen: Option<&Held>, text: String) -> Result<(), Failure> {
-        if self.secret(provider).await?.as_ref() != seen {
-            let name = provider.name();
+    pub async fn replace_secret(&self, purpose: Purpose, seen: Option<&Held>, text: String) -> Result<(), Failure> {
+        if self.secret(purpose).await?.as_ref() != seen {
+            let name = purpose.name();
             return Err(Failure(format!("the {name} secret was changed meanwhile: nothing was changed, try again")));
         }
         let client = aws_sdk_secretsmanager::Client::new(&self.config);
-        let put = client.put_secret_value().secret_id(self.secret_arn(provider)?).secret_string(text).send().await;
-        put.map_err(|error| Failure(format!("the {} secret cannot be written: {}", provider.name(), why(&error))))?;
+        let put = client.put_secret_value().secret_id(self.secret_arn(purpose)?).secret_string(text).send().await;
+        put.map_err(|error| Failure(format!("the {} secret cannot be written: {}", purpose.name(), why(&error))))?;
         Ok(())
     }
 
-    fn secret_arn(&self, provider: Provider) -> Result<&str, Failure> {
-        self.output(match provider {
-            Provider::Exotel => "ExotelTokenSecret",
-            Provider::Vocobase => "VocobaseSecret",
+    fn secret_arn(&self, purpose: Purpose) -> Result<&str, Failure> {
+        self.output(match purpose {
+            Purpose::Exotel => "ExotelTokenSecret",
+            Purpose::Vocobase => "VocobaseSecret",
+            Purpose::VocobaseApi => "VocobaseApiKeySecret",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 use shared::Webhook;
-use tests::control_plane::{Aws, EXOTEL_ARN, VOCOBASE_ARN, respond, serve};
+use tests::control_plane::{Aws, EXOTEL_ARN, VOCOBASE_API_KEY_ARN, VOCOBASE_ARN, respond, serve};
 use tests::{EXOTEL, World};
 
 fn stdout(output: &Output) -> String {
@@ -174,6 +174,35 @@ async fn a_new_vocobase_secret_comes_first_and_the_one_in_use_stays_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_turns_the_reconciler_on_a_newer_one_takes_its_place_and_without_one_it_is_off() {
+    let world = World::new().await;
+    let aws = Aws::of(world.endpoints()).await;
+    let [set, retire] = ["set", "retire"].map(|command| ["secret", command, "vocobase-api-key", "--stack", "prod"]);
+    let held = || aws.account().secrets.get(VOCOBASE_API_KEY_ARN).cloned();
+    aws.account().secrets.remove(VOCOBASE_API_KEY_ARN);
+    let check = "vocobase api key";
+    doctor(&world, &aws, &STACK).await.is(check, "skipped", "hookswitch secret set vocobase-api-key --stack prod");
+
+    let first = aws.run(&set, "rg_live_first-key\n").await;
+    assert_eq!(held().as_deref(), Some("rg_live_first-key"), "{}", all(&first));
+    let second = aws.run(&set, "a-second-key").await;
+    assert_eq!(held().as_deref(), Some("a-second-key"), "the first is of no more use");
+    assert!(second.status.success() && all(&second).contains("does not begin with rg_live_"), "{}", all(&second));
+    doctor(&world, &aws, &STACK).await.is(check, "ok", "set");
+
+    let no = aws.run(&retire, "n\n").await;
+    assert_eq!((no.status.code(), held().as_deref()), (Some(1), Some("a-second-key")));
+    let yes = aws.run(&[retire.as_slice(), &["--yes"]].concat(), "").await;
+    assert!(yes.status.success() && stdout(&yes).contains("the reconciler is off"), "{}", all(&yes));
+    doctor(&world, &aws, &STACK).await.is(check, "skipped", "not set");
+    let again = aws.run(&retire, "").await;
+    assert!(again.status.success() && stdout(&again).contains("nothing to retire"), "{}", all(&again));
+    for output in [first, second, no, yes, again] {
+        assert!(!all(&output).contains("-key\n") && !all(&output).contains("-second-"), "{}", all(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_makes_a_key_whose_urls_and_the_old_ones_are_accepted() {
     let aws = Aws::of(World::new().await.endpoints()).await;
     aws.account().secrets.insert(EXOTEL_ARN.to_owned(), "generated-by-the-stack".to_owned());
@@ -242,9 +271,11 @@ async fn what_another_operator_changed_meanwhile_is_not_overwritten() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_the_command_is_not_for_is_said_with_the_right_command() {
     let aws = Aws::of(World::new().await.endpoints()).await;
-    for (command, platform, instead) in
-        [("set", "exotel", "secret rotate exotel"), ("rotate", "vocobase", "secret set")]
-    {
+    for (command, platform, instead) in [
+        ("set", "exotel", "secret rotate exotel"),
+        ("rotate", "vocobase", "secret set vocobase "),
+        ("rotate", "vocobase-api-key", "secret set vocobase-api-key"),
+    ] {
         let refused = aws.run(&["secret", command, platform, "--stack", "prod"], "").await;
         assert_eq!(refused.status.code(), Some(1));
         assert!(all(&refused).contains(instead), "{}", all(&refused));

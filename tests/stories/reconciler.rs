@@ -9,6 +9,7 @@ use std::time::Duration;
 use ::reconciler::api::Patience;
 use ::reconciler::{Ended, Found, Reconciler};
 use aws_sdk_dynamodb::types::AttributeValue;
+use cli::dev::{Data, LocalRun, Setup};
 use recording_archiver::source::{Hosts, Limits, Sources};
 use recording_archiver::{Archiver, Outcome};
 use serde_json::{Value, json};
@@ -948,6 +949,29 @@ async fn a_key_that_secrets_manager_holds_is_read_at_each_run() {
 }
 
 // What goes wrong between it and the stores.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_run_with_a_key_looks_by_itself() {
+    let platform = Platform::start().await;
+    platform.make(Call::completed("1", Instant::now().plus_seconds(-3600)));
+    let lookup = |name: &str| match name {
+        "VOCOBASE_API_URL" => Some(platform.url.clone()),
+        "VOCOBASE_API_KEY" => Some(KEY.to_owned()),
+        _ => None,
+    };
+    let setup = Setup { port: 0, data: Data::Ephemeral, triggers: true };
+    let run = LocalRun::start(&setup, &lookup, tests::now()).await.unwrap();
+    platform.asked(2).await;
+    let stores = run.endpoints.stores.as_ref().unwrap();
+    let clients = stores.connect().unwrap();
+    let kept = async {
+        while tests::items(&clients, stores, "sessions").await.is_empty() {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(30), kept).await.expect("the call is stored");
+    run.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_a_store_fails_anywhere_is_completed_by_the_next_one() {

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use reconciler::Reconciler;
 use recording_archiver::Archiver;
 use serde_json::{Value, json};
 use shared::config::{DEFAULT_DEADLINE_MS, DEFAULT_TOLERANCE_SECONDS, Lookup};
-use shared::metrics::{DELIVERIES, Metrics, NAMESPACE};
+use shared::metrics::{DELIVERIES, Metrics, NAMESPACE, RECONCILED, RECONCILER_RUNS};
 use shared::recording::State;
 use shared::storage::{BY_CONTACT, BY_DAY, UNFINISHED};
 use shared::webhook::App;
@@ -19,12 +20,13 @@ use shared::{Instant, Provider, Webhook};
 
 type Names = BTreeSet<String>;
 
-const ARCHIVER: &str = "recording_archiver";
+/// The functions that no platform calls.
+const SCHEDULED: [&str; 2] = ["recording_archiver", "reconciler"];
 /// AWS's page "Limits that apply to alarms based on metric math expressions".
 const METRICS_OF_AN_ALARM: usize = 10;
 
 /// What the functions read and the template leaves alone.
-const NOT_SET: [(&str, &str); 14] = [
+const NOT_SET: [(&str, &str); 17] = [
     ("AWS_REGION", "Lambda sets it"),
     ("AWS_ACCESS_KEY_ID", "Lambda sets it"),
     ("AWS_SECRET_ACCESS_KEY", "Lambda sets it"),
@@ -39,6 +41,9 @@ const NOT_SET: [(&str, &str); 14] = [
     ("TIMESTAMP_TOLERANCE_SECONDS", "the default suits Vocobase"),
     ("RECORDING_MAX_BYTES", "the default is longer than any call"),
     ("RECORDING_CA_FILE", "recordings are at public hosts"),
+    ("VOCOBASE_API_KEY", "Secrets Manager holds it"),
+    ("VOCOBASE_API_URL", "the default is Vocobase's own"),
+    ("RECONCILE_PAGE_SIZE", "the default is the most that the API allows"),
 ];
 
 #[test]
@@ -59,7 +64,7 @@ fn every_function_has_its_folder_its_resources_and_its_line_in_the_docs() {
         let log_group = &template.resource(&format!("{camel}LogGroup"))["Properties"];
         assert_eq!(log_group["LogGroupName"], sub(&format!("/aws/lambda/${{AWS::StackName}}-{name}")));
         assert_eq!(log_group["RetentionInDays"], reference("LogRetentionDays"));
-        let url = if name == ARCHIVER { Value::Null } else { json!({ "AuthType": "NONE" }) };
+        let url = if SCHEDULED.contains(&name.as_str()) { Value::Null } else { json!({ "AuthType": "NONE" }) };
         assert_eq!(function["FunctionUrlConfig"], url, "{name}");
     }
 }
@@ -100,7 +105,7 @@ fn functions_read_what_the_template_sets_and_accept_every_value_that_its_paramet
                 "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("as Lambda says".to_owned()),
                 variable => chosen.get(variable).cloned(),
             };
-            read.extend(asked_by(webhook, &value).unwrap_or_else(|error| panic!("{name} with {chosen:?}: {error}")));
+            read.extend(asked_by(&name, &value).unwrap_or_else(|error| panic!("{name} with {chosen:?}: {error}")));
         }
         for variable in set.keys() {
             assert!(read.contains(variable), "{name} is given {variable} and does not read it");
@@ -196,7 +201,7 @@ fn what_holds_data_outlives_the_stack_but_not_a_first_deployment_that_failed() {
     let template = Template::read();
     let kinds = ["AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SecretsManager::Secret", "AWS::SQS::Queue"];
     let kept = kinds.iter().flat_map(|kind| template.of_type(kind)).collect::<BTreeMap<_, _>>();
-    assert_eq!(kept.len(), 9);
+    assert_eq!(kept.len(), 10);
     for (logical, resource) in &kept {
         assert_eq!(resource["DeletionPolicy"], "RetainExceptOnCreate", "{logical}");
         assert_eq!(resource["UpdateReplacePolicy"], "Retain", "{logical}");
@@ -227,8 +232,10 @@ fn no_secret_is_in_the_template_and_the_generated_one_is_never_generated_again()
     // CloudFormation generates another value when any of this changes, and every URL that was pasted is refused.
     let generated = &template.resource("ExotelTokenSecret")["Properties"]["GenerateSecretString"];
     assert_eq!(*generated, json!({ "PasswordLength": 48, "ExcludePunctuation": true }));
-    let vocobase = template.resource("VocobaseSecret")["Properties"].as_object().unwrap();
-    assert_eq!(names(vocobase.keys()), names(["Description"]), "its value is set after deployment");
+    for secret in ["VocobaseSecret", "VocobaseApiKeySecret"] {
+        let properties = template.resource(secret)["Properties"].as_object().unwrap();
+        assert_eq!(names(properties.keys()), names(["Description"]), "the value of {secret} is set after deployment");
+    }
 }
 
 #[test]
@@ -266,7 +273,7 @@ fn alarms_look_at_every_function_and_at_metrics_that_are_written() {
                 ("VocobaseServerErrorRateAlarm", _, provider) => {
                     provider.is_ok_and(|provider| provider == Provider::Vocobase)
                 }
-                (_, "IteratorAge", provider) => provider.is_err(),
+                (_, "IteratorAge", _) => name.as_str() == "recording_archiver",
                 _ => true,
             };
             let expected =
@@ -333,10 +340,13 @@ fn every_metric_and_outcome_is_explained_and_counted() {
     let outcomes = |column: &str| names(rows(&operations, column).iter().flat_map(|row| codes(&row[0])));
     assert_eq!(outcomes("outcome of a delivery"), written.deliveries);
     assert_eq!(outcomes("outcome of a recording"), written.recordings);
+    assert_eq!(outcomes("outcome of a run"), written.runs);
+    assert_eq!(outcomes("outcome of what was missing"), written.missing);
 
     let (webhooks, outcomes) = (Webhook::ALL.len(), written.deliveries.len());
     let by_stack = written.metrics.iter().filter(|(_, _, dimensions)| dimensions.len() == 1).count();
-    let most = webhooks * outcomes + outcomes + webhooks + written.recordings.len() + by_stack;
+    let of_schedules = written.recordings.len() + written.runs.len() + written.missing.len();
+    let most = webhooks * outcomes + outcomes + webhooks + of_schedules + by_stack;
     let cost = format!("{most} at most: `Deliveries` {webhooks} webhooks × {outcomes} outcomes and {outcomes} in all");
     assert!(operations.contains(&cost), "the costs do not say: {cost}");
     let alarms = Template::read().of_type("AWS::CloudWatch::Alarm");
@@ -441,6 +451,7 @@ fn writes_metrics() {
     metrics.recording("waiting", now);
     metrics.archived(1, Duration::from_secs(1), Some(now), now);
     metrics.oldest_unfinished(None, now);
+    metrics.reconciled("complete", &[("recovered", 1)], now);
 }
 
 /// What the functions write: each metric's name, unit and dimensions, and the words of its outcomes.
@@ -448,6 +459,8 @@ struct Written {
     metrics: BTreeSet<(String, String, Names)>,
     deliveries: Names,
     recordings: Names,
+    runs: Names,
+    missing: Names,
 }
 
 impl Written {
@@ -473,7 +486,10 @@ impl Written {
         let mut recordings = of("../functions/recording_archiver/src/lib.rs", "const WAITING", ";");
         let ends = State::ALL.into_iter().filter(|state| ![State::Pending, State::Copying].contains(state));
         recordings.extend(ends.map(|state| state.name().to_owned()));
-        Self { metrics, deliveries, recordings }
+        let reconciler = "../functions/reconciler/src/lib.rs";
+        let runs = of(reconciler, "let (word, found) = match &ended {", "};");
+        let missing = of(reconciler, "let counts = [", "];");
+        Self { metrics, deliveries, recordings, runs, missing }
     }
 
     /// Fails unless the metric is written with just these dimensions, and their values can occur.
@@ -482,7 +498,12 @@ impl Written {
         let is_written = self.metrics.iter().any(|(name, _, dimensions)| name == metric && *dimensions == by_names);
         assert!(is_written, "{by} looks at {metric} by {by_names:?}, which nobody writes");
         if let Some(outcome) = dimensions.get("outcome").map(string) {
-            let words = if metric == DELIVERIES { &self.deliveries } else { &self.recordings };
+            let words = match metric {
+                DELIVERIES => &self.deliveries,
+                RECONCILER_RUNS => &self.runs,
+                RECONCILED => &self.missing,
+                _ => &self.recordings,
+            };
             assert!(words.contains(&outcome), "{by} looks at {metric} of the outcome {outcome}, which there is not");
         }
         if let Some(webhook) = dimensions.get("webhook").map(string) {
@@ -603,9 +624,9 @@ fn metrics_of(alarm: &Value) -> Vec<Value> {
     }
 }
 
-/// The functions: one for each webhook, and the archiver.
+/// The functions: one for each webhook, and those that have a schedule.
 fn functions() -> Names {
-    names(Webhook::ALL.map(Webhook::name).into_iter().chain([ARCHIVER]))
+    names(Webhook::ALL.map(Webhook::name).into_iter().chain(SCHEDULED))
 }
 
 fn names(names: impl IntoIterator<Item = impl ToString>) -> Names {
@@ -618,15 +639,20 @@ fn camel_case(name: &str) -> String {
 }
 
 /// The variables that a function asks for as it starts.
-fn asked_by(webhook: Option<Webhook>, value: Lookup<'_>) -> Result<Names, String> {
+fn asked_by(function: &str, value: Lookup<'_>) -> Result<Names, String> {
     let asked = RefCell::new(BTreeSet::new());
     let lookup = |name: &str| {
         asked.borrow_mut().insert(name.to_owned());
         value(name)
     };
-    let started = match webhook {
-        Some(webhook) => App::from_environment(webhook, &lookup, Arc::new(Instant::now)).map(drop),
-        None => Archiver::from_environment(&lookup).map(drop),
+    let clock = Arc::new(Instant::now);
+    let started = match function {
+        "recording_archiver" => Archiver::from_environment(&lookup).map(drop),
+        "reconciler" => Reconciler::from_environment(&lookup, clock).map(drop),
+        webhook => {
+            let webhook = webhook.parse().map_err(|_| format!("{webhook} is no function"))?;
+            App::from_environment(webhook, &lookup, clock).map(drop)
+        }
     };
     started.map_err(|error| error.to_string())?;
     let level = value("LOG_LEVEL").unwrap_or_default();

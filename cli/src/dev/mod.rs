@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reconciler::Reconciler;
+use reconciler::api::Patience;
 use recording_archiver::Archiver;
 use recording_archiver::source::Sources;
 use shared::config::Lookup;
@@ -58,7 +60,7 @@ pub struct LocalRun {
     pub default_token_secrets: Option<&'static str>,
     stop: watch::Sender<bool>,
     functions: JoinHandle<()>,
-    archiver: Option<JoinHandle<()>>,
+    triggered: Vec<JoinHandle<()>>,
     stores: stores::Embedded,
 }
 
@@ -69,8 +71,9 @@ pub struct Setup {
     pub port: u16,
     /// Where things are kept.
     pub data: Data,
-    /// Whether recordings are fetched, as stream and schedule would have it.
-    pub archive: bool,
+    /// Whether stream and schedules do their work: recordings are fetched and, with a key of Vocobase's API, calls are
+    /// looked for whose webhook never came.
+    pub triggers: bool,
 }
 
 /// The functions of this run.
@@ -140,8 +143,19 @@ impl LocalRun {
             apps.insert(webhook, App::new(webhook, config, found.connect()?, Arc::clone(&clock)));
         }
 
+        let mut triggered = Vec::new();
+        if setup.triggers {
+            let storage = shared::config::Storage::read(&function_lookup)?;
+            let archiver = Archiver::new(storage, found.connect()?, sources, Arc::clone(&clock));
+            let recordings = found.tables["recordings"].clone();
+            triggered.push(tokio::spawn(triggers::archive(archiver, stores.database(), recordings, stopped.clone())));
+            let reconciler = Reconciler::new(&function_lookup, found.connect()?, Patience::default(), clock)?;
+            if !set("VOCOBASE_API_KEY", "").is_empty() {
+                triggered.push(tokio::spawn(triggers::reconcile(reconciler, stopped.clone())));
+            }
+        }
+
         let url_with_token = |webhook: Webhook| with_token(&own_url(webhook), webhook, &tokens);
-        let (found_clients, recordings) = (found.connect()?, found.tables["recordings"].clone());
         let endpoints = Endpoints {
             functions: Webhook::ALL
                 .into_iter()
@@ -150,25 +164,19 @@ impl LocalRun {
             vocobase_secret: vocobase.split(',').next().map(|secret| secret.trim().to_owned()),
             stores: Some(found),
         };
-        let archiver = if setup.archive {
-            let storage = shared::config::Storage::read(&function_lookup)?;
-            let archiver = Archiver::new(storage, found_clients, sources, clock);
-            Some(tokio::spawn(triggers::archive(archiver, stores.database(), recordings, stopped.clone())))
-        } else {
-            None
-        };
         let served = server::serve(functions, apps, endpoints.clone(), stopped);
-        Ok(Self { endpoints, base, default_token_secrets, stop, functions: tokio::spawn(served), archiver, stores })
+        Ok(Self { endpoints, base, default_token_secrets, stop, functions: tokio::spawn(served), triggered, stores })
     }
 
     /// Takes no more requests, finishes those that run, then closes the stores.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = tokio::time::timeout(GRACE, self.functions).await;
-        // A copy that is cut short is taken up by the next run: its lease is the archiver's own.
-        if let Some(archiver) = self.archiver {
-            archiver.abort();
-            let _ = archiver.await;
+        // A copy that is cut short is taken up by the next run: its lease is the archiver's own. What the reconciler did
+        // not come to, it finds again.
+        for task in self.triggered {
+            task.abort();
+            let _ = task.await;
         }
         self.stores.stop(GRACE).await;
     }

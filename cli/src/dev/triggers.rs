@@ -1,4 +1,5 @@
-//! What Lambda's event sources do: the stream of the `recordings` table and the schedule call the archiver.
+//! What Lambda's event sources do: the stream of the `recordings` table and a schedule call the archiver, another
+//! schedule the reconciler.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use dynoxide::actions::describe_stream::DescribeStreamRequest;
 use dynoxide::actions::get_records::GetRecordsRequest;
 use dynoxide::actions::get_shard_iterator::GetShardIteratorRequest;
 use dynoxide::actions::list_streams::ListStreamsRequest;
+use reconciler::Reconciler;
 use recording_archiver::{Archiver, Invocation, handle};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -17,6 +19,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const POLL: Duration = Duration::from_millis(300);
 /// Shorter than the template's ten minutes: who waits here is looking.
 const SCHEDULE: Duration = Duration::from_mins(1);
+/// How often calls are looked for whose webhook never came: as in the template, since the platform is asked.
+const RECONCILE: Duration = Duration::from_mins(15);
 /// What an invocation has, as in the template.
 const TIMEOUT: Duration = Duration::from_mins(15);
 
@@ -56,6 +60,18 @@ pub(super) async fn archive(archiver: Archiver, database: Database, table: Strin
         if let Err(error) = done {
             // What could not be noted stays unfinished, and the schedule comes round.
             tracing::error!(%error, "the archiver failed");
+        }
+    }
+}
+
+/// Has the reconciler look, at once and then by its schedule, until it is time to stop.
+pub(super) async fn reconcile(reconciler: Reconciler, mut stopped: watch::Receiver<bool>) {
+    let mut schedule = interval(RECONCILE);
+    schedule.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = asked(&mut stopped) => return,
+            _ = schedule.tick() => reconciler.run(Instant::now() + TIMEOUT).await,
         }
     }
 }

@@ -102,7 +102,7 @@ async fn check_local(port: u16, report: &mut Report<impl Write>) -> Result<(), F
     let url = |webhook: Webhook| Some((webhook, endpoints.functions.get(webhook.name())?.clone()));
     trial.urls = Webhook::ALL.into_iter().filter_map(url).collect();
     check_deliveries(&trial, report).await;
-    for check in ["stack", "exotel secret", "vocobase secret", "stream", "alarms"] {
+    for check in ["stack", "exotel secret", "vocobase secret", "vocobase api key", "stream", "alarms"] {
         report.tell(check, Finding::Skipped("of a deployed stack only".to_owned()));
     }
     Ok(())
@@ -130,6 +130,7 @@ async fn check_stack(name: &str, report: &mut Report<impl Write>) -> Result<(), 
     let (secret, finding) = stack::vocobase_secret(&stack).await;
     trial.secret = secret;
     report.tell("vocobase secret", finding);
+    report.tell("vocobase api key", stack::vocobase_api_key(&stack).await);
     check_deliveries(&trial, report).await;
     report.tell("stream", stack::stream(&stack).await.unwrap_or_else(Finding::from));
     report.tell("alarms", stack::alarms(&stack).await.unwrap_or_else(Finding::from));

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_cloudwatch::types::StateValue;
-use shared::Provider;
 use shared::auth::exotel::Tokens;
 use shared::auth::{Secret, vocobase};
 
 use super::Finding;
-use crate::stack::Stack;
+use crate::stack::{Purpose, Stack};
 use crate::{Failure, why};
 
 pub(super) fn state(stack: &Stack) -> Finding {
@@ -39,7 +38,7 @@ pub(super) fn exotel_secret(tokens: Result<Tokens, Failure>) -> Finding {
 
 /// What Vocobase signs with, if that can be had, and what to tell of it.
 pub(super) async fn vocobase_secret(stack: &Stack) -> (Option<Secret>, Finding) {
-    let held = match stack.secret(Provider::Vocobase).await {
+    let held = match stack.secret(Purpose::Vocobase).await {
         Err(failure) => return (None, failure.into()),
         Ok(None) => {
             let set = format!("hookswitch secret set vocobase --stack {}", stack.name);
@@ -53,6 +52,19 @@ pub(super) async fn vocobase_secret(stack: &Stack) -> (Option<Secret>, Finding) 
             let finding = Finding::Good(format!("set; {} accepted", secrets.len()));
             (secrets.into_iter().next(), finding)
         }
+    }
+}
+
+/// Whether the reconciler can ask the platform.
+pub(super) async fn vocobase_api_key(stack: &Stack) -> Finding {
+    match stack.secret(Purpose::VocobaseApi).await {
+        Err(failure) => failure.into(),
+        Ok(None) => Finding::Skipped(format!(
+            "not set, so calls whose webhook never came are not looked for: hookswitch secret set vocobase-api-key \
+             --stack {}",
+            stack.name
+        )),
+        Ok(Some(_)) => Finding::Good("set: calls whose webhook never came are looked for".to_owned()),
     }
 }
 
