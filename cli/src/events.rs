@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{Stream, StreamExt, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+use shared::logging::printable;
 use shared::{Instant, SessionKey};
 
 use crate::recordings::age;
@@ -113,14 +114,6 @@ pub(crate) fn trouble(key: &SessionKey, event: Option<&str>, why: &str, json: bo
     printable(&format!("{key}: {event}{why}"))
 }
 
-/// What a platform sent may hold what a terminal obeys.
-pub(crate) fn printable(line: &str) -> String {
-    let escaped = |letter: char| {
-        if letter.is_control() && letter != '\t' { letter.escape_default().to_string() } else { letter.to_string() }
-    };
-    line.chars().map(escaped).collect()
-}
-
 /// Counts on the terminal what nobody knows the number of.
 pub(crate) fn counter(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, draw_target()).with_message(what);
@@ -148,10 +141,5 @@ mod tests {
         for text in ["", "yesterday", "2", "-2h", "2026-13-01", "999999d"] {
             assert!(since(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn what_is_printed_cannot_command_a_terminal() {
-        assert_eq!(printable("नमस्ते\tfrom\n\u{1b}[2J"), "नमस्ते\tfrom\\n\\u{1b}[2J");
     }
 }

@@ -8,12 +8,13 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use clap::{Args, Subcommand};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
-use shared::auth::Verified;
+use shared::auth::{Refused, Verified};
 use shared::call::Delivery;
+use shared::logging::printable;
 use shared::storage::{Kept, QUARANTINE_SHARDS, Store, event_key, quarantine_key, read_event};
 use shared::{Instant, Webhook};
 
-use crate::events::{Item, delete_body, printable, since, text, unreadable};
+use crate::events::{Item, delete_body, since, text, unreadable};
 use crate::sender::PARALLEL;
 use crate::target::{Opened, Target};
 use crate::{Failure, aligned, why};
@@ -32,8 +33,9 @@ byte for byte into a file or a pipe; on a terminal control characters are escape
 beside the body goes to standard error.
 
 `replay` reads bodies with this version of hookswitch and stores them as their functions would have
-when they were received. Only what is stored is then taken out of quarantine, so it can be
-interrupted and repeated. Upgrade the stack, too: it goes on putting aside what it cannot use.
+when they were received; one that came with a session's token is stored for that session only. Only
+what is stored is then taken out of quarantine, so it can be interrupted and repeated. Upgrade the
+stack, too: it goes on putting aside what it cannot use.
 
 Exit code: 0, or 1 if something could not be read or stored, is not in quarantine, or the answer was no.")]
 pub struct Options {
@@ -241,6 +243,10 @@ async fn replay(opened: &Opened, store: &Store, id: &Id) -> Result<&'static str,
     let event = read_event(&opened.clients, &item).await.map_err(|error| stays(&error))?;
     let body = Verified::known(&event.body);
     let delivery = Delivery::read(event.webhook, &body, event.source).map_err(|error| stays(&error))?;
+    // Whoever sent it could have been refused only by what it says, and that could not be read.
+    if event.granted.as_deref().is_some_and(|id| id != delivery.call.key.id()) {
+        return Err(stays(&Refused::OtherSession));
+    }
     let kept = store.keep(&delivery, &body, event.source, event.received_at).await.map_err(|error| stays(&error))?;
     let delete = opened.clients.dynamodb.delete_item().table_name(opened.table("events")?);
     delete.set_key(Some(id.key())).send().await.map_err(|error| stays(&why(&error)))?;

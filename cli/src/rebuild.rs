@@ -7,11 +7,12 @@ use futures_util::StreamExt;
 use serde_json::json;
 use shared::auth::Verified;
 use shared::call::Delivery;
+use shared::logging::printable;
 use shared::storage::{Difference, Store, StoreError, read_event};
 use shared::{Instant, SessionKey};
 
 use crate::Failure;
-use crate::events::{Item, Which, counter, events_of, printable, text, trouble};
+use crate::events::{Item, Which, counter, events_of, text, trouble};
 use crate::sender::PARALLEL;
 use crate::target::{Opened, Target};
 

@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
+use shared::logging::printable;
 use shared::recording::State;
 use shared::{Instant, SessionKey};
 
@@ -121,7 +122,7 @@ pub async fn run(
                 }
             } else {
                 for line in table(&jobs, now) {
-                    print(line);
+                    print(printable(&line));
                 }
             }
             Ok(())
@@ -138,7 +139,8 @@ pub async fn run(
                 print(value.to_string());
             } else {
                 for (name, value) in value.as_object().into_iter().flatten() {
-                    print(format!("{name:<18} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+                    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    print(printable(&format!("{name:<18} {value}")));
                 }
             }
             Ok(())
@@ -160,10 +162,8 @@ pub async fn run(
             for key in &keys {
                 let again = store.retry_recording(key).await.map_err(|error| Failure(error.to_string()))?;
                 left += usize::from(!again);
-                print(format!(
-                    "{key}: {}",
-                    if again { "pending" } else { "nothing to fetch: archived, being copied, or unknown" }
-                ));
+                let done = if again { "pending" } else { "nothing to fetch: archived, being copied, or unknown" };
+                print(printable(&format!("{key}: {done}")));
             }
             match left {
                 0 => Ok(()),

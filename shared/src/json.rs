@@ -8,14 +8,19 @@ use serde_json::value::RawValue;
 
 /// What nests deeper is no call's data but somebody's attack on the stack.
 const MAX_DEPTH: usize = 128;
+/// What is longer no item can hold, which takes 400 KB, and its parts would take many times its length in memory.
+const MAX_BYTES: usize = 1024 * 1024;
 
 /// One JSON value as canonical text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Json(String);
 
 impl Json {
-    /// Reads a JSON text; the last of duplicate keys counts.
+    /// Reads a JSON text of 1 MiB at most; the last of duplicate keys counts.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        if text.len() > MAX_BYTES {
+            return Err(serde::de::Error::custom("too long"));
+        }
         // Checks the grammar, so that what follows may rely on it.
         let raw: &RawValue = serde_json::from_str(text)?;
         Ok(Self(Reader { text: raw.get(), at: 0 }.value(MAX_DEPTH)?))
@@ -195,5 +200,7 @@ mod tests {
         let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
         assert_eq!(Json::parse(&deep(40)).unwrap().as_str(), deep(40));
         assert!(Json::parse(&deep(100_000)).is_err());
+        let long = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+        assert!(Json::parse(&long(MAX_BYTES)).is_ok() && Json::parse(&long(MAX_BYTES + 1)).is_err());
     }
 }

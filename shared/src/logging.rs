@@ -39,6 +39,14 @@ pub fn init_readable(lookup: Lookup<'_>, colours: bool) -> Result<(), ConfigErro
     Ok(())
 }
 
+/// One line of text that commands no terminal: what a platform sent may hold line ends and escape sequences.
+pub fn printable(text: &str) -> String {
+    let escaped = |letter: char| {
+        if letter.is_control() && letter != '\t' { letter.escape_default().to_string() } else { letter.to_string() }
+    };
+    text.chars().map(escaped).collect()
+}
+
 fn filter(lookup: Lookup<'_>) -> Result<Targets, ConfigError> {
     let level = match lookup("LOG_LEVEL").filter(|level| !level.is_empty()) {
         None => Level::INFO,
@@ -48,4 +56,14 @@ fn filter(lookup: Lookup<'_>) -> Result<Targets, ConfigError> {
     };
     let others = if level == Level::TRACE { LevelFilter::TRACE } else { LevelFilter::ERROR };
     Ok(OURS.iter().fold(Targets::new().with_default(others), |targets, target| targets.with_target(*target, level)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_one_line_and_cannot_command_a_terminal() {
+        assert_eq!(printable("नमस्ते\tfrom\r\n\u{1b}[2J\u{9b}1m"), "नमस्ते\tfrom\\r\\n\\u{1b}[2J\\u{9b}1m");
+    }
 }

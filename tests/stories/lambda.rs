@@ -23,14 +23,14 @@ use tokio::sync::mpsc;
 
 /// The Lambda Runtime API as far as a function needs it: `next` hands out events, `response` takes answers. Source:
 /// AWS's page "Using the Lambda runtime API for custom runtimes".
-struct RuntimeApi {
-    address: String,
+pub struct RuntimeApi {
+    pub address: String,
     events: mpsc::UnboundedSender<Value>,
     answers: mpsc::UnboundedReceiver<(String, Value)>,
 }
 
 impl RuntimeApi {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let (events, waiting) = mpsc::unbounded_channel();
@@ -52,7 +52,7 @@ impl RuntimeApi {
     }
 
     /// Invokes the function; what it answered.
-    async fn invoke(&mut self, event: Value) -> Value {
+    pub async fn invoke(&mut self, event: Value) -> Value {
         self.events.send(event).expect("the function asks for events");
         let (path, answer) = self.answers.recv().await.expect("an answer");
         assert!(path.ends_with("/response"), "{path}: {answer}");
@@ -80,7 +80,7 @@ async fn runtime_api(
     Response::builder().status(202).body(Full::default()).expect("a response")
 }
 
-fn start(name: &str, environment: &BTreeMap<String, String>, runtime_api: &str) -> Child {
+pub fn start(name: &str, environment: &BTreeMap<String, String>, runtime_api: &str) -> Child {
     let binary = tests::hookswitch().with_file_name(name);
     Command::new(binary)
         .env_clear()
@@ -96,7 +96,7 @@ fn start(name: &str, environment: &BTreeMap<String, String>, runtime_api: &str) 
 }
 
 /// A function-URL event, payload version 2.0. Source: AWS's page "Invoking Lambda function URLs".
-fn event(world: &World, webhook: Webhook, body: &str, base64: bool) -> Value {
+pub fn event(world: &World, webhook: Webhook, body: &str, base64: bool) -> Value {
     let query = world.url(webhook).split_once('?').map(|(_, query)| query).unwrap_or_default();
     let mut headers = json!({ "content-type": "application/json", "host": "abc.lambda-url.us-east-1.on.aws" });
     if webhook.provider() == Provider::Vocobase {
@@ -115,7 +115,7 @@ fn event(world: &World, webhook: Webhook, body: &str, base64: bool) -> Value {
     })
 }
 
-fn environment(world: &World) -> BTreeMap<String, String> {
+pub fn environment(world: &World) -> BTreeMap<String, String> {
     let mut environment = world.stores().environment();
     environment.insert("VOCOBASE_SECRETS".to_owned(), cli::dev::DEFAULT_VOCOBASE_SECRETS.to_owned());
     environment.insert("EXOTEL_TOKEN_SECRETS".to_owned(), cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS.to_owned());

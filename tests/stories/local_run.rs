@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_s3::presigning::PresigningConfig;
 use serde_json::json;
 use shared::Webhook;
 use tests::{LocalProcess, World, hookswitch};
@@ -30,6 +31,43 @@ async fn no_page_in_a_browser_can_read_or_write_the_local_database() {
     assert_eq!(preflight.send().await.unwrap().status(), 403);
     // What asks in its own name is answered: the SDK does so all the time.
     assert_eq!(world.items("sessions").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_in_a_browser_can_read_or_write_the_local_bucket() {
+    let world = World::new().await;
+    let (bucket, url) = (&world.stores().bucket, world.stores().s3.clone());
+    let put =
+        world.clients.s3.put_object().bucket(bucket).key("recordings/r.wav").body(b"what was said".to_vec().into());
+    put.send().await.unwrap();
+    // Everybody knows the local run's keys, so that a page can sign for whatever name it has led here.
+    let port = url.rsplit_once(':').unwrap().1;
+    let as_named = |name: &str| {
+        let config = world.clients.s3.config().to_builder().endpoint_url(format!("http://{name}:{port}"));
+        aws_sdk_s3::Client::from_conf(config.force_path_style(true).build())
+    };
+    let an_hour = || PresigningConfig::expires_in(Duration::from_hours(1)).unwrap();
+    let address = url.trim_start_matches("http://").parse().unwrap();
+    let led_here = reqwest::Client::builder().no_proxy().resolve("evil.example", address).build().unwrap();
+    for (name, origin, expected) in [
+        ("127.0.0.1", None, 200),
+        ("127.0.0.1", Some("http://evil.example"), 403),
+        ("evil.example", None, 403),
+        ("evil.example", Some("http://evil.example"), 403),
+    ] {
+        let s3 = as_named(name);
+        let read = s3.get_object().bucket(bucket).key("recordings/r.wav").presigned(an_hour()).await.unwrap();
+        let write = s3.put_object().bucket(bucket).key("recordings/planted.wav").presigned(an_hour()).await.unwrap();
+        let send = async |request: reqwest::RequestBuilder| {
+            let request = origin.into_iter().fold(request, |request, origin| request.header("origin", origin));
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.headers().get("access-control-allow-origin"), None);
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        let (status, body) = send(led_here.get(read.uri())).await;
+        assert_eq!((status, body.contains("what was said")), (expected, expected == 200), "{name} {origin:?}");
+        assert_eq!(send(led_here.put(write.uri()).body("planted")).await.0, expected, "{name} {origin:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

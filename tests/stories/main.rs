@@ -18,6 +18,7 @@ mod process;
 mod reconciler;
 mod recordings;
 mod secrets;
+mod security;
 mod template;
 mod units;
 mod way_back;

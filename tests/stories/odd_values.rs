@@ -120,7 +120,7 @@ async fn forty_levels_are_stored_and_a_hundred_thousand_do_no_harm() {
     assert_eq!(text(&call, "custom_parameters"), nested(40));
 
     // What the bundle does not read is no reason to put the rest aside.
-    let unread = format!(r#"{{"session_id":"unread","more":{}}}"#, nested(100_000));
+    let unread = format!(r#"{{"session_id":"unread","more":{}}}"#, nested(30_000));
     stored(&world, Webhook::SessionStart, "exotel#unread", unread.as_bytes(), "unread levels").await;
 
     quarantined(&world, Webhook::SessionStart, body(100_000).as_bytes(), "100,000 levels").await;

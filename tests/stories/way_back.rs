@@ -157,9 +157,14 @@ fn store(world: &World, retention_days: Option<i64>) -> Store {
 
 /// Puts a body aside, as a version did that could not read it.
 async fn put_aside(world: &World, webhook: Webhook, body: &str, received_at: &str) {
+    put_aside_for(world, webhook, None, body, received_at).await;
+}
+
+/// The same, of a sender that may speak of this session only.
+async fn put_aside_for(world: &World, webhook: Webhook, granted: Option<&str>, body: &str, received_at: &str) {
     let received_at = Instant::parse(received_at).expect("an instant");
     let (store, body) = (store(world, None), Verified::known(body.as_bytes()));
-    store.quarantine(webhook, &body, "an older reason", received_at).await.expect("it is put aside");
+    store.quarantine(webhook, &body, granted, "an older reason", received_at).await.expect("it is put aside");
 }
 
 fn noise(length: usize) -> String {
@@ -273,6 +278,42 @@ async fn what_can_be_read_by_now_is_stored_as_when_it_came_and_the_rest_stays_wi
     let gone = replayed.out.lines().find_map(|line| line.strip_suffix(": stored")).expect("a line");
     hookswitch(&aws, &[&["quarantine", "replay", gone], &STACK], "").await.failed("is not in quarantine");
     assert_same(&everything(&world).await, &after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_with_one_sessions_token_is_replayed_into_no_other_session() {
+    let world = World::with(&[], at("2025-07-16T12:00:00Z")).await;
+    let aws = Aws::of(world.endpoints()).await;
+    let received_at = "2025-07-16T11:50:00Z";
+    let end = Webhook::SessionEnd;
+    let body = |id: &str| format!(r#"{{"session_id":"{id}","end_time":"2025-07-16T11:45:00Z"}}"#);
+    // As a version put them aside that could not read them: only what they say shows whose they are.
+    put_aside_for(&world, end, Some("s1"), &body("s1"), received_at).await;
+    put_aside_for(&world, end, Some("s1"), &body("s2"), received_at).await;
+    put_aside_for(&world, end, None, &body("s3"), received_at).await;
+
+    let all = ["quarantine", "replay", "--all", "--yes"];
+    let replayed = hookswitch(&aws, &[&all, &SINCE, &STACK], "").await;
+    let replayed = replayed.failed("1 of 3 deliveries cannot be stored");
+    assert!(replayed.out.contains(": stays: the token is another session's"), "{}", replayed.out);
+    let calls = world.items("sessions").await;
+    assert_eq!(calls.iter().map(|call| text(call, "session")).collect::<Vec<_>>(), ["exotel#s1", "exotel#s3"]);
+    let [left] = world.quarantined().await.try_into().expect("one stays");
+    assert_eq!((text(&left, "granted_session_id"), world.body(&left).await), ("s1", body("s2").into_bytes()));
+    assert_eq!(world.items_of("events", "exotel#s2").await, [] as [Item; 0]);
+
+    // Whose token it was is kept where a body is put aside, whatever it says.
+    let tokens = shared::config::tokens(&|name| {
+        (name == "EXOTEL_TOKEN_SECRETS").then(|| cli::dev::DEFAULT_EXOTEL_TOKEN_SECRETS.to_owned())
+    });
+    let url = tokens.unwrap().session_url(&format!("{}/session_end/", world.run.base), end, "s4").unwrap();
+    let unreadable = r#"{"session_id":"s2","session_id":"s4"}"#;
+    assert_eq!(tests::answer(world.http.post(url).body(unreadable)).await.status, 200);
+    assert_eq!(world.deliver(end, "not JSON").await.status, 200);
+    let granted = |item: &Item| item.get("granted_session_id").map(|id| id.as_s().expect("a text").clone());
+    let mut found: Vec<_> = world.quarantined().await.iter().map(granted).collect();
+    found.sort();
+    assert_eq!(found, [None, Some("s1".to_owned()), Some("s4".to_owned())]);
 }
 
 /// The world's database behind a proxy that answers nothing more to this operation once it was asked so often; its

@@ -1,4 +1,4 @@
-//! HTTP on loopback, until it is time to stop, and the guard that keeps browsers out of the local database.
+//! HTTP on loopback, until it is time to stop, and the guard that keeps browsers out of the local stores.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -67,6 +67,11 @@ pub(super) fn is_local(request: &Request<Incoming>) -> bool {
     matches!(name, "127.0.0.1" | "localhost")
 }
 
+/// Whether a request comes from a page that a developer has open, or from another host.
+pub(super) fn is_foreign(request: &Request<Incoming>) -> bool {
+    request.headers().contains_key(header::ORIGIN) || !is_local(request)
+}
+
 /// Passes requests on to the database behind, except those of browsers: it asks for no credentials and would let any
 /// page that a developer has open read callers' numbers and write profiles.
 pub(super) async fn serve_guarded(listener: TcpListener, behind: SocketAddr, stopped: watch::Receiver<bool>) {
@@ -83,7 +88,7 @@ async fn pass_on(
     behind: SocketAddr,
     mut request: Request<Incoming>,
 ) -> Response<BoxBody<Bytes, hyper::Error>> {
-    if request.headers().contains_key(header::ORIGIN) || !is_local(&request) {
+    if is_foreign(&request) {
         return refusal(StatusCode::FORBIDDEN, "browsers and other hosts are not answered here");
     }
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());

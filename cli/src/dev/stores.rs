@@ -5,7 +5,10 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use ::http::{Request, Response, StatusCode};
 use dynoxide::Database;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
@@ -73,7 +76,20 @@ impl Embedded {
                 tracing::error!(%error, "the local database stopped");
             }
         });
-        let s3 = tokio::spawn(http::serve(s3, service.build(), stopped));
+        // Everybody knows its keys, so that a page that leads its own name here could sign for it.
+        let bucket = service.build();
+        let guarded = service_fn(move |request: Request<Incoming>| {
+            let bucket = bucket.clone();
+            async move {
+                if http::is_foreign(&request) {
+                    let mut refusal = Response::new(s3s::Body::empty());
+                    *refusal.status_mut() = StatusCode::FORBIDDEN;
+                    return Ok(refusal);
+                }
+                Service::call(&bucket, request).await
+            }
+        });
+        let s3 = tokio::spawn(http::serve(s3, guarded, stopped));
         Ok(Self { database, stop, dynamodb, s3, _lock: lock, _temporary: temporary })
     }
 

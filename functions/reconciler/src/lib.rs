@@ -12,6 +12,7 @@ use std::time::Duration;
 use shared::auth::Verified;
 use shared::call::{Delivery, Source};
 use shared::config::{self, ConfigError, Lookup};
+use shared::logging::printable;
 use shared::metrics::Metrics;
 use shared::secrets::{Secrets, Unread};
 use shared::storage::{Clients, Kept, Store, StoreError, connect};
@@ -276,11 +277,11 @@ impl Run<'_> {
                 Ok(false) => {}
                 Err(Stop::Api(error)) if !error.concerns_all() => {
                     found.not_recovered += 1;
-                    tracing::warn!(session = %key, reason = %error, "a missing call cannot be recovered");
+                    tracing::warn!(session = %printable(key.as_str()), reason = %error, "a missing call cannot be recovered");
                 }
                 Err(Stop::Store(error @ StoreError::Refused(_))) => {
                     found.not_recovered += 1;
-                    tracing::warn!(session = %key, reason = %error, "a missing call cannot be recovered");
+                    tracing::warn!(session = %printable(key.as_str()), reason = %error, "a missing call cannot be recovered");
                 }
                 Err(stop) => return Err(stop),
             }
@@ -301,7 +302,7 @@ impl Run<'_> {
         match store.keep(&delivery, &body, Source::Reconciler, clock()).await? {
             // A run before this one may have come half the way.
             Kept::Stored | Kept::Duplicate => {
-                tracing::info!(session = %key, "a call is stored whose webhook never came");
+                tracing::info!(session = %printable(key.as_str()), "a call is stored whose webhook never came");
                 Ok(true)
             }
             // Meanwhile its webhook came, or it was erased.
@@ -329,7 +330,7 @@ impl Run<'_> {
                 Err(error) if error.concerns_all() => return Err(error.into()),
                 Err(error) => {
                     found.not_recovered += 1;
-                    tracing::warn!(session = %key, reason = %error, "a recording's URL cannot be made anew");
+                    tracing::warn!(session = %printable(key.as_str()), reason = %error, "a recording's URL cannot be made anew");
                 }
             }
         }

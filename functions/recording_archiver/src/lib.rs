@@ -14,6 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::config::{self, ConfigError, Lookup};
+use shared::logging::printable;
 use shared::metrics::Metrics;
 use shared::recording::State;
 use shared::storage::{Claimed, Clients, Next, Store, StoreError, connect};
@@ -96,7 +97,7 @@ impl Archiver {
             && let Err(error) = self.store.abort_upload(s3_key, upload).await
         {
             // The bucket's lifecycle removes it in the end; the recording must not wait for that.
-            tracing::warn!(session = %key, %error, "an abandoned upload could not be aborted");
+            tracing::warn!(session = %printable(key.as_str()), %error, "an abandoned upload could not be aborted");
         }
         let outcome = self.work(&job, now, until).await;
         if let Err(error) = &outcome {
@@ -115,7 +116,7 @@ impl Archiver {
         let began = time::Instant::now();
         let began_at = self.store.call_started_at(&job.key, now).await?.unwrap_or(now);
         let copied = copy(&self.store, &self.sources, job, &object_prefix(&job.key, began_at), until).await;
-        let (now, session) = ((self.clock)(), &job.key);
+        let (now, session) = ((self.clock)(), printable(job.key.as_str()));
         let outcome = match copied {
             Ok(archived) => {
                 if self.store.recording_archived(job, &archived, now).await? {

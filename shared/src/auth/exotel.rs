@@ -54,6 +54,16 @@ pub enum Grant {
     Session(String),
 }
 
+impl Grant {
+    /// The session, where it is only one.
+    pub fn session(&self) -> Option<&str> {
+        match self {
+            Self::AnySession => None,
+            Self::Session(id) => Some(id),
+        }
+    }
+}
+
 /// No honest token or session id comes near this; what is longer is refused unread.
 const MAX_LOCATOR_BYTES: usize = 16 * 1024;
 

@@ -21,6 +21,10 @@ impl<'a> Verified<'a> {
 
     /// Reads the JSON body, an object. Errors say where, never what: bodies hold what callers said.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Unreadable> {
+        // Those in texts are counted too: a text may hold JSON that is read.
+        if self.0.iter().filter(|byte| **byte == b'{').nth(MAX_OBJECTS).is_some() {
+            return Err(Unreadable::TooMany);
+        }
         let Object(value) = serde_json::from_slice(self.0)?;
         Ok(value)
     }
@@ -31,13 +35,25 @@ impl<'a> Verified<'a> {
     }
 }
 
+/// A call of hours has some thousands. A body of nothing but `{}` would take a hundred times its length in memory.
+const MAX_OBJECTS: usize = 32 * 1024;
+
 /// A verified body that is no delivery.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}, at line {line} column {column}")]
-pub struct Unreadable {
-    what: &'static str,
-    line: usize,
-    column: usize,
+pub enum Unreadable {
+    /// It cannot be read as what it should be.
+    #[error("{what}, at line {line} column {column}")]
+    Json {
+        /// What it is instead.
+        what: &'static str,
+        /// Where, counted from 1.
+        line: usize,
+        /// Where, counted from 1.
+        column: usize,
+    },
+    /// It is not tried.
+    #[error("more JSON objects than a delivery has")]
+    TooMany,
 }
 
 impl From<serde_json::Error> for Unreadable {
@@ -46,7 +62,7 @@ impl From<serde_json::Error> for Unreadable {
             serde_json::error::Category::Data => "JSON that does not fit the webhook",
             _ => "not JSON",
         };
-        Self { what, line: error.line(), column: error.column() }
+        Self::Json { what, line: error.line(), column: error.column() }
     }
 }
 

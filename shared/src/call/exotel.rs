@@ -7,6 +7,9 @@ use crate::json::Json;
 use crate::session::{Provider, SessionKey, Webhook};
 use crate::wire::{Object, exotel as wire};
 
+/// Each is stored by itself, and takes a hundred times its length in memory. A call of hours has some thousands.
+const MAX_EVENTS: usize = 10_000;
+
 pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery, NotADelivery> {
     let key = SessionKey::new(Provider::Exotel, request.session_id.as_deref().unwrap_or_default())?;
     let mut turns = Vec::new();
@@ -25,6 +28,9 @@ pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery,
                 let at = insight.ok().and_then(|Object(insight)| insight.timestamp);
                 insights.push((kind, at, value.into_string()));
             }
+        }
+        if turns.len() + insights.len() > MAX_EVENTS {
+            return Err(NotADelivery::TooMany);
         }
     }
 

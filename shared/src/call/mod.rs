@@ -390,6 +390,9 @@ pub enum NotADelivery {
     /// The body names no call.
     #[error(transparent)]
     NoSession(#[from] BadSessionId),
+    /// More turns and insights than one delivery can store in the time there is.
+    #[error("more turns and insights than a call has")]
+    TooMany,
     /// A Vocobase event of a kind to come.
     #[error("the event is not session.completed")]
     UnknownEvent,

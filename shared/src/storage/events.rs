@@ -84,23 +84,28 @@ impl Store {
         self.put_body(item, body.bytes(), &sha256, received_at).await
     }
 
-    /// Keeps a verified body that cannot be merged, verbatim and aside.
+    /// Keeps a verified body that cannot be merged, verbatim and aside. `granted` is the only session that its sender
+    /// may speak of, if there is one: what the body says is known only once it can be read.
     pub async fn quarantine(
         &self,
         webhook: Webhook,
         body: &Verified<'_>,
+        granted: Option<&str>,
         reason: &str,
         received_at: Instant,
     ) -> Result<(), StoreError> {
         let digest = Sha256::digest(body.bytes());
         let sha256 = hex::encode(digest);
-        let item = Item::from([
+        let mut item = Item::from([
             ("session".into(), s(quarantine_key(&received_at.day(), digest[0]))),
             ("event".into(), s(event_key(webhook, None, &sha256))),
             ("webhook".into(), s(webhook.name())),
             ("source".into(), s(Source::Webhook.name())),
             ("reason".into(), s(reason)),
         ]);
+        if let Some(session_id) = granted {
+            item.insert("granted_session_id".into(), s(session_id));
+        }
         self.put_body(item, body.bytes(), &sha256, received_at).await?;
         Ok(())
     }
@@ -186,6 +191,8 @@ pub struct Event {
     pub webhook: Webhook,
     /// Where it came from.
     pub source: Source,
+    /// In quarantine: the only session, by its platform's id, that its sender may speak of; `None` for any.
+    pub granted: Option<String>,
     /// When it was first received.
     pub received_at: Instant,
     /// As it came.
@@ -206,6 +213,7 @@ pub async fn read_event(clients: &Clients, item: &Item) -> Result<Event, StoreEr
         Some(Event {
             webhook: text(item, "webhook")?.parse().ok()?,
             source: Source::from_name(text(item, "source")?)?,
+            granted: text(item, "granted_session_id").map(str::to_owned),
             received_at: Instant::parse(text(item, "received_at")?)?,
             body,
         })

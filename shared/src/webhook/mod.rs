@@ -18,6 +18,7 @@ use crate::auth::{Refused, Verified, vocobase};
 use crate::call::{Delivery, Field, NotADelivery, Source};
 use crate::config::{Config, ConfigError, Lookup};
 use crate::keyring::{Keyring, Keys};
+use crate::logging::printable;
 use crate::metrics::Metrics;
 use crate::profile::{self, Profile};
 use crate::session::{Provider, Webhook};
@@ -135,21 +136,19 @@ async fn handle<D: Serialize>(
     let (body, grant) = verify(app, webhook, request, received_at).await?;
     let delivery = match Delivery::read(webhook, &body, Source::Webhook) {
         Ok(delivery) => delivery,
-        Err(why) => return quarantine(app, webhook, &body, &why, received_at, reply(None)).await,
+        Err(why) => return quarantine(app, webhook, &body, &grant, &why, received_at, reply(None)).await,
     };
-    if let Grant::Session(id) = &grant
-        && id != delivery.call.key.id()
-    {
+    if grant.session().is_some_and(|id| id != delivery.call.key.id()) {
         return Err(Refused::OtherSession.into());
     }
-    *session = Some(delivery.call.key.to_string());
+    *session = Some(printable(delivery.call.key.as_str()));
     let keep = app.store.keep(&delivery, &body, Source::Webhook, received_at);
     let (kept, data) = futures_util::future::join(keep, reply(Some(&delivery))).await;
     match kept {
         Ok(kept) => Ok((word(kept), data)),
         Err(StoreError::Refused(what)) => {
             let why = StoreError::Refused(what).to_string();
-            put_aside(app, webhook, &body, &why, received_at).await?;
+            put_aside(app, webhook, &body, &grant, &why, received_at).await?;
             Ok(("quarantined", data))
         }
         Err(error) => Err(error.into()),
@@ -160,12 +159,13 @@ async fn quarantine<D>(
     app: &App,
     webhook: Webhook,
     body: &Verified<'_>,
+    grant: &Grant,
     why: &NotADelivery,
     received_at: Instant,
     reply: impl Future<Output = D>,
 ) -> Result<(&'static str, D), Problem> {
     let why = why.to_string();
-    let (kept, data) = futures_util::future::join(put_aside(app, webhook, body, &why, received_at), reply).await;
+    let (kept, data) = futures_util::future::join(put_aside(app, webhook, body, grant, &why, received_at), reply).await;
     kept?;
     Ok(("quarantined", data))
 }
@@ -174,11 +174,12 @@ async fn put_aside(
     app: &App,
     webhook: Webhook,
     body: &Verified<'_>,
+    grant: &Grant,
     why: &str,
     received_at: Instant,
 ) -> Result<(), StoreError> {
     tracing::warn!(webhook = webhook.name(), reason = why, "a verified body cannot be used: kept in quarantine");
-    app.store.quarantine(webhook, body, why, received_at).await
+    app.store.quarantine(webhook, body, grant.session(), why, received_at).await
 }
 
 const fn word(kept: Kept) -> &'static str {
