@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use cli::dev::{Data, LocalRun, Setup};
+use cli::dev::{Data, Elsewhere, LocalRun, Setup};
 use cli::endpoints::{Endpoints, Stores};
 use lambda_http::Body;
 use sha2::{Digest, Sha256};
@@ -84,11 +84,20 @@ impl World {
 
     /// With an environment and a clock.
     pub async fn with(environment: &[(&str, &str)], clock: Clock) -> Self {
+        Self::start(environment, clock, elsewhere()).await
+    }
+
+    /// The same with its tables in the embedded DynamoDB, wherever those of others are.
+    pub async fn embedded(environment: &[(&str, &str)], clock: Clock) -> Self {
+        Self::start(environment, clock, None).await
+    }
+
+    async fn start(environment: &[(&str, &str)], clock: Clock, dynamodb: Option<Elsewhere>) -> Self {
         let environment: HashMap<String, String> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let lookup = |name: &str| environment.get(name).cloned();
         // Stories about recordings bring an archiver of their own, and sources that exist.
-        let setup = Setup { port: 0, data: Data::Ephemeral, triggers: false };
+        let setup = Setup { port: 0, data: Data::Ephemeral, triggers: false, dynamodb };
         let run = LocalRun::start(&setup, &lookup, Arc::clone(&clock)).await.expect("the local run starts");
         let clients = run.endpoints.stores.as_ref().expect("a local run has stores").connect().expect("clients");
         Self { run, http: http_client(), clients, environment, clock }
@@ -191,6 +200,13 @@ impl World {
     }
 }
 
+/// Tables of a world's own in the DynamoDB that `HOOKSWITCH_TEST_DYNAMODB` names, such as `127.0.0.1:8000`.
+#[allow(clippy::disallowed_methods, reason = "the edge: what to test on is said by who runs the tests")]
+fn elsewhere() -> Option<Elsewhere> {
+    let address = std::env::var("HOOKSWITCH_TEST_DYNAMODB").ok()?.parse().expect("an address and a port");
+    Some(Elsewhere { address, access_key_id: format!("world{}", rand::random::<u64>()) })
+}
+
 /// Sends a request and reads the answer.
 pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.expect("an answer");
@@ -276,11 +292,20 @@ fn signing_secret(endpoints: &Endpoints) -> Secret {
 
 /// Makes one delivery as its platform would; whether it was answered 2xx.
 pub async fn post(http: &reqwest::Client, endpoints: &Endpoints, delivery: &cli::simulate::calls::Planned) -> bool {
+    send(http, endpoints, delivery).await.is_ok_and(|response| response.status().is_success())
+}
+
+/// Makes one delivery as its platform would.
+pub async fn send(
+    http: &reqwest::Client,
+    endpoints: &Endpoints,
+    delivery: &cli::simulate::calls::Planned,
+) -> reqwest::Result<reqwest::Response> {
     let mut request = http.post(&endpoints.functions[delivery.webhook.name()]).body(delivery.body.clone());
     if delivery.webhook.provider() == Provider::Vocobase {
         let timestamp = Instant::now().to_string();
         let signature = vocobase::sign(&signing_secret(endpoints), &timestamp, &delivery.body);
         request = request.header(vocobase::TIMESTAMP, timestamp).header(vocobase::SIGNATURE, signature);
     }
-    request.send().await.is_ok_and(|response| response.status().is_success())
+    request.send().await
 }

@@ -13,6 +13,7 @@ pub struct LocalProcess {
     /// The base of all URLs.
     pub base: String,
     child: Child,
+    log: tempfile::NamedTempFile,
     // Kept open: a reader that goes away is not what is tested.
     _stdout: Lines<BufReader<ChildStdout>>,
 }
@@ -20,11 +21,12 @@ pub struct LocalProcess {
 impl LocalProcess {
     /// Starts it and waits until it says that it is up.
     pub async fn start(arguments: &[&str]) -> Self {
+        let log = tempfile::NamedTempFile::new().expect("a file");
         let mut child = Command::new(crate::hookswitch())
             .args(["dev", "--port", "0"])
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log.reopen().expect("the file"))
             .kill_on_drop(true)
             .spawn()
             .expect("the binary runs");
@@ -37,12 +39,22 @@ impl LocalProcess {
         };
         let answer = crate::http_client().get(format!("{base}/endpoints")).send().await.expect("an answer");
         let endpoints = serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("endpoints");
-        Self { endpoints, base, child, _stdout: stdout }
+        Self { endpoints, base, child, log, _stdout: stdout }
+    }
+
+    /// The process, as the system knows it.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).expect("its log")
     }
 
     /// Sends it a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let id = self.child.id().expect("it runs").to_string();
+        let id = self.id().to_string();
         let sent = std::process::Command::new("kill").args([&format!("-{name}"), &id]).status();
         assert!(sent.expect("kill runs").success());
     }

@@ -106,7 +106,7 @@ async fn dev(options: Dev) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt()).map_err(no_signal)?, signal(SignalKind::terminate()).map_err(no_signal)?);
     let data = if options.ephemeral { Data::Ephemeral } else { Data::Folder(options.data) };
-    let setup = Setup { port: options.port, data: data.clone(), triggers: true };
+    let setup = Setup { port: options.port, data: data.clone(), triggers: true, dynamodb: None };
     let run = LocalRun::start(&setup, &environment, Arc::new(Instant::now)).await?;
     print(&banner(&run, &data));
     tokio::select! {

@@ -10,6 +10,7 @@ mod erasure;
 mod examples;
 mod faults;
 mod lambda;
+mod load;
 mod local_run;
 mod logs;
 mod odd_values;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,22 +11,30 @@ use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1::Builder;
 use hyper::service::{Service, service_fn};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Without files to open there is nothing to accept with: no reason to spin.
 const AFTER_A_FAILED_ACCEPT: Duration = Duration::from_millis(50);
 
-/// Serves until `stopped` says so, then finishes what has begun.
-pub(super) async fn serve<S, B>(listener: TcpListener, service: S, mut stopped: watch::Receiver<bool>)
+/// How long a connection may be silent before a request, or the head of a request take to come, or a delivery's body.
+/// The platforms wait no longer for the whole answer.
+pub(super) const READ_TIME: Duration = Duration::from_secs(10);
+
+/// A store's callers are this process itself, which is bounded elsewhere, and who looks into it.
+pub(super) const UNBOUNDED: usize = Semaphore::MAX_PERMITS;
+
+/// Serves until `stopped` says so, then finishes what has begun. Beyond `most` connections the next one waits until
+/// another is closed.
+pub(super) async fn serve<S, B>(listener: TcpListener, most: usize, service: S, mut stopped: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -35,19 +44,24 @@ where
     B::Error: Into<BoxError>,
 {
     let connections = GracefulShutdown::new();
-    let builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(READ_TIME);
+    let room = Arc::new(Semaphore::new(most));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accepted = async { (Arc::clone(&room).acquire_owned().await, listener.accept().await) };
+        let (place, accepted) = tokio::select! {
+            accepted = accepted => accepted,
             () = asked(&mut stopped) => break,
         };
         let Ok((socket, _)) = accepted else {
             tokio::time::sleep(AFTER_A_FAILED_ACCEPT).await;
             continue;
         };
-        let connection = builder.serve_connection(TokioIo::new(socket), service.clone()).into_owned();
-        let connection = connections.watch(connection);
-        tokio::spawn(async move { drop(connection.await) });
+        let connection = connections.watch(builder.serve_connection(TokioIo::new(socket), service.clone()));
+        tokio::spawn(async move {
+            drop(connection.await);
+            drop(place);
+        });
     }
     drop(listener);
     connections.shutdown().await;
@@ -80,7 +94,7 @@ pub(super) async fn serve_guarded(listener: TcpListener, behind: SocketAddr, sto
         let client = client.clone();
         async move { Ok::<_, Infallible>(pass_on(&client, behind, request).await) }
     });
-    serve(listener, service, stopped).await;
+    serve(listener, UNBOUNDED, service, stopped).await;
 }
 
 async fn pass_on(

@@ -6,7 +6,7 @@ mod server;
 mod stores;
 mod triggers;
 
-pub use server::{call, serve};
+pub use server::{CONNECTIONS, DELIVERIES, call, serve};
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -74,6 +74,17 @@ pub struct Setup {
     /// Whether stream and schedules do their work: recordings are fetched and, with a key of Vocobase's API, calls are
     /// looked for whose webhook never came.
     pub triggers: bool,
+    /// Where the tables are instead of the embedded DynamoDB. Its stream is not read.
+    pub dynamodb: Option<Elsewhere>,
+}
+
+/// Another DynamoDB on this machine, such as AWS's DynamoDB Local.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// Where it answers.
+    pub address: SocketAddr,
+    /// Whose tables: DynamoDB Local keeps those of each access key apart. Letters and digits.
+    pub access_key_id: String,
 }
 
 /// The functions of this run.
@@ -116,12 +127,17 @@ impl LocalRun {
         let (dynamodb_url, s3_url) = (url(&dynamodb).map_err(unknown)?, url(&s3).map_err(unknown)?);
 
         let (stop, stopped) = watch::channel(false);
-        let stores = stores::Embedded::start(&setup.data, dynamodb, s3, (ACCESS_KEY_ID, SECRET_ACCESS_KEY))?;
+        let (elsewhere, access_key_id) = match &setup.dynamodb {
+            Some(elsewhere) => (Some(elsewhere.address), elsewhere.access_key_id.as_str()),
+            None => (None, ACCESS_KEY_ID),
+        };
+        let keys = (access_key_id, SECRET_ACCESS_KEY);
+        let stores = stores::Embedded::start(&setup.data, elsewhere, dynamodb, s3, keys)?;
         let mut found = Stores {
             dynamodb: dynamodb_url,
             s3: s3_url,
             region: REGION.to_owned(),
-            access_key_id: ACCESS_KEY_ID.to_owned(),
+            access_key_id: access_key_id.to_owned(),
             secret_access_key: SECRET_ACCESS_KEY.to_owned(),
             bucket: BUCKET.to_owned(),
             tables: BTreeMap::new(),
@@ -148,7 +164,9 @@ impl LocalRun {
             let storage = shared::config::Storage::read(&function_lookup)?;
             let archiver = Archiver::new(storage, found.connect()?, sources, Arc::clone(&clock));
             let recordings = found.tables["recordings"].clone();
-            triggered.push(tokio::spawn(triggers::archive(archiver, stores.database(), recordings, stopped.clone())));
+            if let Some(database) = stores.database() {
+                triggered.push(tokio::spawn(triggers::archive(archiver, database, recordings, stopped.clone())));
+            }
             let reconciler = Reconciler::new(&function_lookup, found.connect()?, Patience::default(), clock)?;
             if !set("VOCOBASE_API_KEY", "").is_empty() {
                 triggered.push(tokio::spawn(triggers::reconcile(reconciler, stopped.clone())));

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -14,35 +15,49 @@ use serde_json::json;
 use shared::Webhook;
 use shared::webhook::App;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 use super::Apps;
-use super::http::is_local;
+use super::http::{READ_TIME, is_local};
 use crate::endpoints::Endpoints;
 
 /// What a function URL takes. Source: AWS Lambda quotas, "Invocation payload", synchronous: 6 MB.
 const MAX_EVENT_BYTES: usize = 6_291_456;
 
+/// Deliveries that functions work on at once; a further one is answered 503. More would be no faster, as the embedded
+/// database writes one thing at a time; so many are answered within the deadline where only 20 a second can be stored.
+pub const DELIVERIES: usize = 64;
+/// Connections at once, and so bodies in memory.
+pub const CONNECTIONS: usize = 256;
+
 struct Server {
     apps: Apps,
     endpoints: Endpoints,
+    room: Semaphore,
+    /// Deliveries answered 503 since there was room.
+    turned_away: AtomicUsize,
 }
 
 /// Serves functions behind their URLs until `stopped` says so.
 pub async fn serve(listener: TcpListener, apps: Apps, endpoints: Endpoints, stopped: watch::Receiver<bool>) {
-    let server = Arc::new(Server { apps, endpoints });
+    let (room, turned_away) = (Semaphore::new(DELIVERIES), AtomicUsize::new(0));
+    let server = Arc::new(Server { apps, endpoints, room, turned_away });
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
         async move { Ok::<_, Infallible>(server.answer(request).await) }
     });
-    super::http::serve(listener, service, stopped).await;
+    super::http::serve(listener, CONNECTIONS, service, stopped).await;
 }
 
 impl Server {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
         let response = self.route(request, &path).await;
-        if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE) {
+        if matches!(
+            response.status(),
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT
+        ) {
             // Such a request reaches no function, which would log it.
             tracing::warn!(status = response.status().as_u16(), "a request that no function receives");
         }
@@ -59,7 +74,7 @@ impl Server {
             }
             "endpoints" => own(request.method(), || json(StatusCode::OK, &json!(self.endpoints))),
             name => match name.parse::<Webhook>().ok().and_then(|webhook| self.apps.get_key_value(&webhook)) {
-                Some((webhook, app)) => deliver(*webhook, app, request, rest).await,
+                Some((webhook, app)) => self.deliver(*webhook, app, request, rest).await,
                 None => {
                     let functions: Vec<&String> = self.endpoints.functions.keys().collect();
                     json(StatusCode::NOT_FOUND, &json!({ "error": "no such function", "functions": functions }))
@@ -67,6 +82,62 @@ impl Server {
             },
         }
     }
+
+    /// Calls a function as its URL would: the whole body at once, the path below the function's own.
+    async fn deliver(
+        &self,
+        webhook: Webhook,
+        app: &App,
+        request: Request<Incoming>,
+        path: &str,
+    ) -> Response<Full<Bytes>> {
+        let (mut parts, body) = request.into_parts();
+        let body = match timeout(READ_TIME, Limited::new(body, MAX_EVENT_BYTES).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                // AWS answers this itself, before the function is asked.
+                return json(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "message": "Request Too Long" }));
+            }
+            Ok(Err(_)) => return json(StatusCode::BAD_REQUEST, &json!({ "message": "the body was cut short" })),
+            Err(_) => return closing(json(StatusCode::REQUEST_TIMEOUT, &json!({ "message": "the body is too slow" }))),
+        };
+        let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        match format!("/{path}{query}").parse() {
+            Ok(uri) => parts.uri = uri,
+            Err(_) => return json(StatusCode::BAD_REQUEST, &json!({ "message": "the URL cannot be read" })),
+        }
+        // Only now, so that who sends slowly takes nobody's place.
+        let Ok(place) = self.room.try_acquire() else { return self.turn_away() };
+        let request = Request::from_parts(parts, Body::from(body.to_vec()));
+        // Boxed: the SDK's futures are deep, and the compiler counts.
+        let response = call(webhook, app, request).boxed().await;
+        drop(place);
+        if self.room.available_permits() > DELIVERIES / 2 {
+            let turned_away = self.turned_away.swap(0, Ordering::Relaxed);
+            if turned_away > 0 {
+                tracing::warn!(turned_away, "there is room for deliveries again");
+            }
+        }
+        full(response)
+    }
+
+    /// One line when it begins, and one with the number when it is over: a flood must not be one of the log, too.
+    fn turn_away(&self) -> Response<Full<Bytes>> {
+        if self.turned_away.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(at_once = DELIVERIES, "too many deliveries at once: further ones are answered 503");
+        }
+        // Its connection may be the one that another delivery waits for.
+        closing(full(shared::webhook::busy()))
+    }
+}
+
+fn full(response: Response<Body>) -> Response<Full<Bytes>> {
+    response.map(|body| Full::new(Bytes::copy_from_slice(body.as_ref())))
+}
+
+fn closing(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    response
 }
 
 fn own(method: &Method, answer: impl FnOnce() -> Response<Full<Bytes>>) -> Response<Full<Bytes>> {
@@ -76,28 +147,6 @@ fn own(method: &Method, answer: impl FnOnce() -> Response<Full<Bytes>>) -> Respo
     let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "only GET is answered here" }));
     response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET"));
     response
-}
-
-/// Calls a function as its URL would: the whole body at once, the path below the function's own.
-async fn deliver(webhook: Webhook, app: &App, request: Request<Incoming>, path: &str) -> Response<Full<Bytes>> {
-    let (mut parts, body) = request.into_parts();
-    let body = match Limited::new(body, MAX_EVENT_BYTES).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            // AWS answers this itself, before the function is asked.
-            return json(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "message": "Request Too Long" }));
-        }
-        Err(_) => return json(StatusCode::BAD_REQUEST, &json!({ "message": "the body was cut short" })),
-    };
-    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    match format!("/{path}{query}").parse() {
-        Ok(uri) => parts.uri = uri,
-        Err(_) => return json(StatusCode::BAD_REQUEST, &json!({ "message": "the URL cannot be read" })),
-    }
-    let request = Request::from_parts(parts, Body::from(body.to_vec()));
-    // Boxed: the SDK's futures are deep, and the compiler counts.
-    let response = call(webhook, app, request).boxed().await;
-    response.map(|body| Full::new(Bytes::copy_from_slice(body.as_ref())))
 }
 
 /// Calls the function that receives `webhook`.

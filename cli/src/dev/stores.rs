@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::template;
 
 /// Both stores, serving.
 pub(super) struct Embedded {
-    database: Database,
+    database: Option<Database>,
     stop: watch::Sender<bool>,
     dynamodb: JoinHandle<()>,
     s3: JoinHandle<()>,
@@ -34,25 +35,31 @@ pub(super) struct Embedded {
 impl Embedded {
     pub(super) fn start(
         data: &Data,
+        elsewhere: Option<SocketAddr>,
         dynamodb: TcpListener,
         s3: TcpListener,
         (access_key, secret_key): (&str, &str),
     ) -> Result<Self, Failure> {
         let (stop, stopped) = watch::channel(false);
-        let (database, folder, lock, temporary) = match data {
+        let unusable =
+            |what: &str, error: &dyn std::fmt::Display| Failure(format!("the local {what} cannot be opened: {error}"));
+        let (file, folder, lock, temporary) = match data {
             Data::Ephemeral => {
                 let temporary =
                     tempfile::tempdir().map_err(|error| Failure(format!("no temporary folder: {error}")))?;
-                (Database::memory(), temporary.path().to_owned(), None, Some(temporary))
+                (None, temporary.path().to_owned(), None, Some(temporary))
             }
             Data::Folder(folder) => {
                 let lock = claim(folder)?;
-                (Database::new(&folder.join("dynamodb.sqlite").to_string_lossy()), folder.join("s3"), Some(lock), None)
+                (Some(folder.join("dynamodb.sqlite")), folder.join("s3"), Some(lock), None)
             }
         };
-        let unusable =
-            |what: &str, error: &dyn std::fmt::Display| Failure(format!("the local {what} cannot be opened: {error}"));
-        let database = database.map_err(|error| unusable("database", &error))?;
+        let database = match (elsewhere, file) {
+            (Some(_), _) => None,
+            (None, None) => Some(Database::memory()),
+            (None, Some(file)) => Some(Database::new(&file.to_string_lossy())),
+        };
+        let database = database.transpose().map_err(|error| unusable("database", &error))?;
         std::fs::create_dir_all(&folder).map_err(|error| unusable("bucket folder", &error))?;
         let files =
             s3s_fs::FileSystem::new(&folder).map_err(|error| unusable("bucket folder", &format!("{error:?}")))?;
@@ -65,14 +72,13 @@ impl Embedded {
             Ok((inner.local_addr()?, TcpListener::from_std(inner)?))
         });
         let (behind, inner) = inner.map_err(|error| unusable("database", &error))?;
-        let served = database.clone();
-        let (mut until, guard_until) = (stopped.clone(), stopped.clone());
+        let guard = http::serve_guarded(dynamodb, elsewhere.unwrap_or(behind), stopped.clone());
+        let (served, mut until) = (database.clone(), stopped.clone());
         let dynamodb = tokio::spawn(async move {
+            let Some(served) = served else { return guard.await };
             let stopped = async move { http::asked(&mut until).await };
             let served = dynoxide::server::serve_with_shutdown(inner, served, stopped);
-            let (served, ()) =
-                futures_util::future::join(served, http::serve_guarded(dynamodb, behind, guard_until)).await;
-            if let Err(error) = served {
+            if let (Err(error), ()) = futures_util::future::join(served, guard).await {
                 tracing::error!(%error, "the local database stopped");
             }
         });
@@ -89,12 +95,12 @@ impl Embedded {
                 Service::call(&bucket, request).await
             }
         });
-        let s3 = tokio::spawn(http::serve(s3, guarded, stopped));
+        let s3 = tokio::spawn(http::serve(s3, http::UNBOUNDED, guarded, stopped));
         Ok(Self { database, stop, dynamodb, s3, _lock: lock, _temporary: temporary })
     }
 
-    /// The database itself: its streams are read from within.
-    pub(super) fn database(&self) -> Database {
+    /// The embedded database itself: its streams are read from within.
+    pub(super) fn database(&self) -> Option<Database> {
         self.database.clone()
     }
 

@@ -28,6 +28,12 @@ pub(super) enum Problem {
     Late,
 }
 
+/// What a sender is told: code, message, description. Nothing of why.
+type Told = (&'static str, &'static str, &'static str);
+
+/// When a 503 may come again, in seconds. The platforms have retries of their own; others do as it says.
+const RETRY_AFTER: &str = "1";
+
 impl Problem {
     /// Whether the sender should try again is all that the status says.
     pub(super) const fn status(&self) -> StatusCode {
@@ -46,8 +52,7 @@ impl Problem {
         }
     }
 
-    /// What the sender is told: code, message, description. Nothing of why.
-    const fn told(&self) -> (&'static str, &'static str, &'static str) {
+    const fn told(&self) -> Told {
         match self {
             Self::Method => ("HS405", "Method not allowed", "Send a POST request"),
             Self::Refused(_) => ("HS401", "Unauthorized", "The token or signature of this delivery is not valid"),
@@ -87,13 +92,28 @@ pub(super) fn success<D: Serialize>(data: &D) -> Response<Body> {
 }
 
 pub(super) fn failure(problem: &Problem) -> Response<Body> {
-    let status = problem.status();
-    let (error_code, message, description) = problem.told();
+    refusal(problem.status(), problem.told())
+}
+
+/// The answer to a delivery that finds no room where it comes: nothing of it was looked at or kept.
+pub fn busy() -> Response<Body> {
+    refusal(
+        StatusCode::SERVICE_UNAVAILABLE,
+        ("HS503", "Service unavailable", "Too many deliveries at once: send it again"),
+    )
+}
+
+fn refusal(status: StatusCode, (error_code, message, description): Told) -> Response<Body> {
     let error_data = ErrorData { error_code, message, description };
     let envelope = Envelope { http_code: status.as_u16(), response: Failure { data: (), error_data } };
     let mut response = respond(status, &envelope);
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST"));
+    let more = match status {
+        StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, "POST")),
+        StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, RETRY_AFTER)),
+        _ => None,
+    };
+    if let Some((name, value)) = more {
+        response.headers_mut().insert(name, header::HeaderValue::from_static(value));
     }
     response
 }
@@ -105,4 +125,21 @@ fn respond<T: Serialize>(status: StatusCode, envelope: &Envelope<T>) -> Response
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_503_says_when_to_come_again() {
+        let failed = StoreError::Unavailable { what: "the event", code: "timeout".to_owned() };
+        for unavailable in [busy(), failure(&Problem::Store(failed)), failure(&Problem::Keys(Unreadable))] {
+            assert_eq!(unavailable.status(), 503);
+            assert_eq!(unavailable.headers()[header::RETRY_AFTER], "1");
+        }
+        for other in [success(&Nothing {}), failure(&Problem::Method), failure(&Problem::Late)] {
+            assert_eq!(other.headers().get(header::RETRY_AFTER), None);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use lambda_http::http::{HeaderMap, Method};
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 
-pub use answer::Nothing;
+pub use answer::{Nothing, busy};
 use answer::{Problem, failure, success};
 
 use crate::auth::exotel::Grant;
