@@ -29,7 +29,8 @@ impl Instant {
             let civil = text.parse::<jiff::civil::DateTime>().ok()?;
             civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
         })?;
-        (at.as_second() >= 0).then(|| Self(at).normalised())
+        // Not the seconds: they are zero in the last one of 1969.
+        (at >= Timestamp::UNIX_EPOCH).then(|| Self(at).normalised())
     }
 
     /// Seconds since 1970, or `None` outside 1970–9999.
@@ -56,7 +57,7 @@ impl Instant {
     #[must_use]
     pub fn plus_millis(self, millis: i64) -> Self {
         let moved = self.0.checked_add(jiff::SignedDuration::from_millis(millis)).ok();
-        moved.filter(|at| at.as_second() >= 0).map_or(self, Self)
+        moved.filter(|at| *at >= Timestamp::UNIX_EPOCH).map_or(self, Self)
     }
 
     /// `self` moved by `seconds`, staying inside the range.
@@ -73,7 +74,9 @@ impl Instant {
     }
 
     fn normalised(self) -> Self {
-        Timestamp::from_microsecond(self.0.as_microsecond()).map_or(self, Self)
+        // Not by the count of microseconds: in the last second there is, that is out of range.
+        let nanos = self.0.subsec_nanosecond();
+        Timestamp::new(self.0.as_second(), nanos - nanos % 1000).map_or(self, Self)
     }
 }
 
@@ -128,9 +131,46 @@ mod tests {
     #[test]
     fn what_is_no_instant_or_would_not_sort_is_none() {
         for text in
-            ["", "soon", "1752666057", "1969-12-31T23:59:59Z", "-009999-01-01T00:00:00Z", "2025-13-01T00:00:00Z"]
+            ["", "soon", "1752666057", "1969-12-31T23:59:59.5Z", "-009999-01-01T00:00:00Z", "2025-13-01T00:00:00Z"]
         {
             assert_eq!(Instant::parse(text), None, "{text}");
         }
+        assert_eq!(Instant::from_unix_seconds(-1), None);
+        assert_eq!(Instant::from_unix_seconds(i64::MAX), None);
+    }
+
+    #[test]
+    fn an_instant_is_counted_and_moved_inside_its_range() {
+        let epoch = at("1970-01-01T00:00:00Z");
+        let moment = at("2025-07-16T11:40:57.123456Z");
+        assert_eq!((moment.unix_seconds(), moment.unix_micros()), (1_752_666_057, 1_752_666_057_123_456));
+        assert_eq!(Instant::from_unix_seconds(1_752_666_057), Some(at("2025-07-16T11:40:57Z")));
+        assert_eq!(Instant::from_unix_seconds(0), Some(epoch));
+        assert_eq!(moment.millis_since(at("2025-07-16T11:40:55Z")), 2_123);
+        assert_eq!(at("2025-07-16T11:40:55Z").millis_since(at("2025-07-16T11:40:57Z")), -2_000);
+        assert_eq!(moment.plus_millis(-1_123), at("2025-07-16T11:40:56.000456Z"));
+        assert_eq!(moment.plus_seconds(86_400), at("2025-07-17T11:40:57.123456Z"));
+        // What would leave the range stays.
+        assert_eq!(epoch.plus_millis(-1), epoch);
+        assert_eq!(at("1970-01-01T00:00:00.5Z").plus_millis(-1_000), at("1970-01-01T00:00:00.5Z"));
+        assert_eq!(moment.plus_seconds(i64::MAX), moment);
+        assert_eq!(moment.plus_seconds(-1_752_666_057).plus_millis(-123), at("1970-01-01T00:00:00.000456Z"));
+    }
+
+    #[test]
+    fn what_is_beyond_six_decimals_is_dropped_in_the_last_second_too() {
+        let last = at("9999-12-30T22:00:00.9999999Z");
+        assert_eq!(last, at("9999-12-30T22:00:00.999999Z"));
+        assert_eq!(at(&last.to_string()), last);
+    }
+
+    #[test]
+    fn an_instant_is_written_one_way() {
+        let moment = at("2025-07-16T11:40:57Z");
+        assert_eq!(format!("{moment:?}"), "2025-07-16T11:40:57.000000Z");
+        let json = serde_json::to_string(&moment).unwrap();
+        assert_eq!(json, r#""2025-07-16T11:40:57.000000Z""#);
+        assert_eq!(serde_json::from_str::<Instant>(&json).unwrap(), moment);
+        assert!(serde_json::from_str::<Instant>(r#""soon""#).is_err());
     }
 }

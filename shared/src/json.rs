@@ -155,6 +155,31 @@ mod tests {
     }
 
     #[test]
+    fn what_says_nothing_is_empty() {
+        for (text, empty) in [
+            ("null", true),
+            (" { } ", true),
+            ("[ ]", true),
+            (r#""""#, true),
+            ("0", false),
+            ("false", false),
+            (r#"" ""#, false),
+            ("[null]", false),
+        ] {
+            assert_eq!(Json::parse(text).unwrap().is_empty(), empty, "{text}");
+        }
+    }
+
+    #[test]
+    fn it_is_in_no_debug_output_and_is_written_as_it_is() {
+        let json = Json::parse(r#"{"b":1.50,"a":"hunter2"}"#).unwrap();
+        assert_eq!(format!("{json:?}"), "[redacted json]");
+        assert_eq!(serde_json::to_string(&json).unwrap(), r#"{"a":"hunter2","b":1.50}"#);
+        assert_eq!(serde_json::from_str::<Json>(r#"{ "b":1.50, "a":"hunter2" }"#).unwrap(), json);
+        assert_eq!(json.into_string(), r#"{"a":"hunter2","b":1.50}"#);
+    }
+
+    #[test]
     fn every_shape_and_every_white_space_is_walked_over() {
         for (text, expected) in [
             (" [ ] ", "[]"),

@@ -193,4 +193,36 @@ mod tests {
         assert_eq!(Job::want(Some(&newer), &old), None);
         assert_eq!(Job::want(Some(&newer), &new), None);
     }
+
+    #[test]
+    fn a_url_that_lasts_no_longer_begins_nothing_anew() {
+        let [one, two] = ["one", "two"].map(|name| wanted(&format!("https://b.example/{name}.wav?Expires=1773585128")));
+        let (lesser, greater) = if one.rank() < two.rank() { (one, two) } else { (two, one) };
+        let ended = Job { state: State::Expired, ..Job::want(None, &lesser).unwrap() };
+        assert_eq!(Job::want(Some(&ended), &greater).map(|job| job.state), Some(State::Expired));
+    }
+
+    #[test]
+    fn a_recording_is_its_place_and_not_its_signature() {
+        let source = |url: &str| wanted(url).source();
+        assert_eq!(source("https://b.example/r.wav?X-Amz-Signature=a#b"), source("https://b.example/r.wav"));
+        assert_ne!(source("https://b.example/r.wav"), source("https://b.example/q.wav"));
+        assert_ne!(source("no url"), source("none"));
+        let ranks = ["https://b.example/r.wav", "https://b.example/q.wav"].map(|url| wanted(url).rank());
+        assert!(ranks[0] != ranks[1] && ranks.iter().all(|rank| rank.starts_with("2026-03-16T14:32:08.000000Z#")));
+    }
+
+    #[test]
+    fn a_url_is_in_no_debug_output() {
+        let printed = format!("{:?}", wanted("https://b.example/hunter2.wav"));
+        assert_eq!(printed, "Wanted { url: [redacted], expires_at: Some(2026-03-16T14:32:08.000000Z) }");
+    }
+
+    #[test]
+    fn states_have_names_that_read_back() {
+        let names = State::ALL.map(State::name);
+        assert_eq!(names, ["pending", "copying", "archived", "expired", "rejected", "failed"]);
+        assert_eq!(names.map(State::from_name), State::ALL.map(Some));
+        assert_eq!(State::from_name(""), None);
+    }
 }

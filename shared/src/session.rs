@@ -170,4 +170,32 @@ mod tests {
         assert_eq!(SessionKey::new(Provider::Vocobase, &"x".repeat(2040)), Err(BadSessionId::TooLong));
         assert!(SessionKey::new(Provider::Vocobase, &"x".repeat(2039)).is_ok());
     }
+
+    #[test]
+    fn names_are_what_keys_and_urls_hold() {
+        for (webhook, name, provider) in [
+            (Webhook::SessionStart, "session_start", Provider::Exotel),
+            (Webhook::SessionEnd, "session_end", Provider::Exotel),
+            (Webhook::PreAgentTransfer, "pre_agent_transfer", Provider::Exotel),
+            (Webhook::InsightsEvents, "insights_events", Provider::Exotel),
+            (Webhook::TranscriptEvents, "transcript_events", Provider::Exotel),
+            (Webhook::SessionCompleted, "session_completed", Provider::Vocobase),
+        ] {
+            assert_eq!((webhook.name(), webhook.provider()), (name, provider));
+            assert_eq!(name.parse().ok(), Some(webhook));
+        }
+        assert!("".parse::<Webhook>().is_err() && "sessions".parse::<Webhook>().is_err());
+        let key: SessionKey = "vocobase#v1".parse().unwrap();
+        assert_eq!((key.provider(), key.to_string().as_str()), (Provider::Vocobase, "vocobase#v1"));
+        for key in ["", "s1", "exotel", "#s1", "Exotel#s1"] {
+            assert_eq!(key.parse::<SessionKey>(), Err(BadSessionId::NoProvider), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_always_in_the_same_shard_and_calls_are_spread() {
+        let shard = |id: &str| SessionKey::new(Provider::Exotel, id).unwrap().shard(4);
+        // The bytes of "exotel#" add up to 692, "a" is 97.
+        assert_eq!(["a", "b", "c", "d"].map(shard), [1, 2, 3, 0]);
+    }
 }

@@ -144,3 +144,6 @@ fn tag(hex_digits: &str) -> Result<[u8; 32], Refused> {
     hex::decode_to_slice(hex_digits, &mut tag).map_err(|_| Refused::Malformed)?;
     Ok(tag)
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,8 @@ pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery,
         } else {
             let value = Json::parse(data.get())?;
             if !value.is_empty() {
-                let insight = serde_json::from_str::<Object<wire::Insight>>(data.get());
+                // From what is kept: there the last of duplicate members counts.
+                let insight = serde_json::from_str::<Object<wire::Insight>>(value.as_str());
                 let at = insight.ok().and_then(|Object(insight)| insight.timestamp);
                 insights.push((kind, at, value.into_string()));
             }

@@ -332,3 +332,157 @@ fn a_webhook_outranks_the_reconciler_whatever_the_time() {
     let read = |source| super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), source).unwrap();
     assert!(read(Source::Webhook).call.revision > read(Source::Reconciler).call.revision);
 }
+
+#[test]
+fn a_body_is_read_as_its_webhooks_platform_sends_it() {
+    let read = |webhook, body: &str| {
+        Delivery::read(webhook, &crate::auth::Verified::known(body.as_bytes()), Source::Webhook)
+            .map(|delivery| delivery.call.key.to_string())
+            .map_err(|why| why.to_string())
+    };
+    assert_eq!(read(Webhook::SessionEnd, r#"{"session_id":"s1"}"#).as_deref(), Ok("exotel#s1"));
+    assert_eq!(read(Webhook::SessionCompleted, r#"{"data":{"session_id":"v1"}}"#).as_deref(), Ok("vocobase#v1"));
+    let missing = Err("the session id is missing or empty".to_owned());
+    assert_eq!(read(Webhook::SessionEnd, r#"{"data":{"session_id":"v1"}}"#), missing);
+    assert!(read(Webhook::SessionCompleted, r#"{"session_id":"s1"}"#).is_err());
+}
+
+#[test]
+fn a_call_is_over_once_anything_says_so() {
+    use Webhook::{InsightsEvents, PreAgentTransfer, SessionEnd, SessionStart};
+    for (webhook, said, state, transfer) in [
+        (SessionStart, "", State::InProgress, false),
+        (SessionStart, r#","session_state":"session_start","trigger_reason":"start""#, State::InProgress, false),
+        (
+            InsightsEvents,
+            r#","session_state":"session_in_progress","trigger_reason":"timer""#,
+            State::InProgress,
+            false,
+        ),
+        (SessionEnd, "", State::Ended, false),
+        (InsightsEvents, r#","end_time":"2025-07-16T11:41:00Z""#, State::Ended, false),
+        (InsightsEvents, r#","session_state":"Session-End""#, State::Ended, false),
+        (InsightsEvents, r#","trigger_reason":"end""#, State::Ended, false),
+        (PreAgentTransfer, "", State::InProgress, true),
+        (InsightsEvents, r#","trigger_reason":"PreAgentTransfer""#, State::InProgress, true),
+    ] {
+        let call = exotel(webhook, &format!(r#"{{"session_id":"s1"{said}}}"#)).call;
+        assert_eq!((call.state, call.transfer_requested), (state, transfer), "{webhook:?} {said}");
+    }
+}
+
+#[test]
+fn of_what_two_deliveries_say_the_right_one_counts() {
+    let key = SessionKey::new(Provider::Vocobase, "s1").unwrap();
+    let [early, late] = ["2025-07-16T11:40:57Z", "2025-07-16T11:40:57.9Z"].map(Instant::parse);
+    let mut one = Call { started_at: late, revision: Some("webhook#1#a".into()), ..Call::new(key.clone()) };
+    one.say(Field::BotName, early, Some("Zoe".into()));
+    one.say(Field::CallStatus, late, Some("busy".into()));
+    one.bots.insert("b1".into());
+    let mut two = Call { started_at: early, revision: Some("webhook#2#b".into()), ..Call::new(key.clone()) };
+    two.say(Field::BotName, late, Some("Ann".into()));
+    two.say(Field::CallStatus, late, Some("failed".into()));
+    two.say(Field::CallId, None, Some(String::new()));
+    two.bots.insert("b2".into());
+    two.insights.insert("mood".into(), Said { at: None, value: "1".into() });
+    (two.state, two.transfer_requested, two.test) = (State::Ended, true, true);
+
+    let call = one.clone().join(&two);
+    assert_eq!((call.started_at, call.revision.as_deref()), (early, Some("webhook#2#b")));
+    assert_eq!((call.get(Field::BotName), call.get(Field::CallStatus)), (Some("Ann"), Some("failed")));
+    assert_eq!((call.bots.len(), call.insights["mood"].value.as_str()), (2, "1"));
+    assert_eq!((call.state, call.transfer_requested, call.test), (State::Ended, true, true));
+    assert_eq!(call.fields.len(), 2, "what is empty is not said");
+    assert_eq!(Call::new(key.clone()).join(&call), call);
+    let erased = Call { state: State::Erased, ..Call::new(key) };
+    assert_eq!(call.join(&erased), erased);
+}
+
+#[test]
+fn how_long_a_call_was_is_derived_where_nobody_says_it() {
+    let lasted = |body: &str| exotel(Webhook::SessionEnd, body).call.derived_duration_seconds();
+    let both = r#"{"session_id":"s1","start_time":"2025-07-16T11:40:57Z","end_time":"2025-07-16T11:43:04.250Z"}"#;
+    assert_eq!(lasted(both).as_deref(), Some("127.25"));
+    let turned = r#"{"session_id":"s1","start_time":"2025-07-16T11:43:04Z","end_time":"2025-07-16T11:40:57Z"}"#;
+    assert_eq!(lasted(turned).as_deref(), Some("0"));
+    assert_eq!(lasted(r#"{"session_id":"s1","start_time":"2025-07-16T11:40:57Z"}"#), None);
+    let said = vocobase(r#"{"timestamp":"2026-03-15T14:32:08Z","data":{"session_id":"v1","duration_seconds":60}}"#);
+    assert_eq!(said.call.derived_duration_seconds(), None);
+}
+
+#[test]
+fn turns_are_told_apart_and_ranked_by_what_was_said() {
+    let turn = |text: &str| {
+        let body = format!(
+            r#"{{"session_id":"s1","events":[{{"event_type":"transcript","event_data":{{"transcript_segments":[{{"text":"{text}"}}]}}}}]}}"#
+        );
+        exotel(Webhook::TranscriptEvents, &body).turns.remove(0)
+    };
+    assert_eq!(turn("one"), turn("one"));
+    assert_ne!(turn("one").key, turn("two").key);
+    assert_ne!(turn("one").rank, turn("two").rank);
+    assert!(turn("one").rank < turn("three").rank, "the longer one");
+}
+
+#[test]
+fn the_latest_of_several_insights_counts_wherever_it_stands() {
+    let insight = |second: u8| {
+        format!(r#"{{"event_type":"mood","event_data":{{"at":{second},"timestamp":"2025-07-16T11:41:{second}Z"}}}}"#)
+    };
+    for order in [[10, 20, 30], [30, 20, 10], [20, 30, 10]] {
+        let events = order.map(insight).join(",");
+        let call = exotel(Webhook::InsightsEvents, &format!(r#"{{"session_id":"s1","events":[{events}]}}"#)).call;
+        assert_eq!(call.insights["mood"].at, Instant::parse("2025-07-16T11:41:30Z"), "{order:?}");
+    }
+}
+
+#[test]
+fn an_insight_that_says_its_time_twice_is_as_old_as_what_is_kept_of_it() {
+    let call = exotel(
+        Webhook::InsightsEvents,
+        r#"{"session_id":"s1","events":[{"event_type":"mood","event_data":
+            {"timestamp":"2025-07-16T11:41:30Z","timestamp":"2025-07-16T11:41:10Z"}}]}"#,
+    )
+    .call;
+    assert_eq!(call.insights["mood"].value, r#"{"timestamp":"2025-07-16T11:41:10Z"}"#);
+    assert_eq!(call.insights["mood"].at, Instant::parse("2025-07-16T11:41:10Z"));
+}
+
+#[test]
+fn what_was_fetched_is_said_before_everything() {
+    let body = r#"{"timestamp":"2026-03-15T14:32:08Z","data":{"session_id":"v1","agent_name":"Zoe"}}"#;
+    let said_at = |source| {
+        let read = super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), source).unwrap();
+        read.call.fields[&Field::BotName].at
+    };
+    assert_eq!(said_at(Source::Webhook), Instant::parse("2026-03-15T14:32:08Z"));
+    assert_eq!(said_at(Source::Reconciler), None);
+}
+
+#[test]
+fn names_of_states_fields_and_sources_read_back() {
+    let states = [State::InProgress, State::Ended, State::Erased];
+    assert_eq!(states.map(State::name), ["in_progress", "ended", "erased"]);
+    assert_eq!(states.map(|state| State::from_name(state.name())), states.map(Some));
+    let sources = [Source::Reconciler, Source::Webhook];
+    assert_eq!(sources.map(Source::name), ["reconciler", "webhook"]);
+    assert_eq!(sources.map(|source| Source::from_name(source.name())), sources.map(Some));
+    assert!(Field::ALL.iter().all(|field| Field::from_name(field.name()) == Some(*field)));
+    assert_eq!((State::from_name(""), Source::from_name(""), Field::from_name("")), (None, None, None));
+}
+
+#[test]
+fn half_a_placeholder_is_an_id() {
+    for (id, test) in [("<id>", true), ("<id", false), ("id>", false), ("cAXXXXXXXX", true), ("CAxxxxxxxy", false)] {
+        assert_eq!(is_placeholder(Some(id)), test, "{id}");
+    }
+    assert!(!is_placeholder(None));
+}
+
+#[test]
+fn what_was_said_is_in_no_debug_output() {
+    let said = Said { at: None, value: "hunter2".into() };
+    let segment = Segment { text: Some("hunter2".into()), ..Segment::default() };
+    assert_eq!(format!("{said:?}"), "[redacted] at None");
+    assert_eq!(format!("{segment:?}"), "Segment { None..None, text: [redacted] }");
+}
