@@ -2,6 +2,8 @@
 //! The API does as documented until a script says otherwise, and keeps a log of what it was asked. Source: Vocobase's
 //! "API Reference", "List calls", "Get call", "Get recording URL", and "Webhook Payloads".
 
+pub mod deliveries;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

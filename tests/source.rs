@@ -100,6 +100,21 @@ impl Content {
         }
     }
 
+    /// An answer that goes wrong, in a way that `chance` says.
+    pub fn answer_badly(&self, asked: &Asked, chance: u64) -> Reply {
+        let answer = self.answer(asked);
+        let at = (chance >> 8) % self.length.max(1);
+        match chance % 8 {
+            0 => Reply::status(500),
+            1 => Reply::status(503).header("Retry-After", "7"),
+            2 => Reply::status(429),
+            3 => Reply::nothing(),
+            4 => answer.hang_at(at),
+            5 => self.whole().announcing(self.length + 10),
+            _ => answer.cut_at(at),
+        }
+    }
+
     /// All of it, whatever was asked.
     pub fn whole(&self) -> Reply {
         let reply =
@@ -149,6 +164,7 @@ pub struct Reply {
     drip: Option<Duration>,
     /// Nothing is answered before that.
     after: Option<Arc<Notify>>,
+    hangs_up: bool,
 }
 
 impl Reply {
@@ -163,7 +179,13 @@ impl Reply {
             incident: None,
             drip: None,
             after: None,
+            hangs_up: false,
         }
+    }
+
+    /// No answer: it hangs up.
+    pub fn nothing() -> Self {
+        Self { hangs_up: true, ..Self::status(0) }
     }
 
     /// A redirect.
@@ -253,7 +275,18 @@ impl Source {
 
     /// The same, on another address of the loopback.
     pub async fn start_on(ip: &str, script: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((ip, 0)).await.expect("a port");
+        Self::listen(TcpListener::bind((ip, 0)).await.expect("a port"), script)
+    }
+
+    /// The same, on that port if it is free.
+    pub async fn start_at(port: u16, script: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'static) -> Self {
+        match TcpListener::bind(("127.0.0.1", port)).await {
+            Ok(listener) => Self::listen(listener, script),
+            Err(_) => Self::start(script).await,
+        }
+    }
+
+    fn listen(listener: TcpListener, script: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().expect("an address").to_string();
         let (log, asked) = watch::channel(Vec::new());
         let (log, script): (_, Arc<Script>) = (Arc::new(log), Arc::new(script));
@@ -330,6 +363,9 @@ async fn serve(socket: TcpStream, log: &watch::Sender<Vec<Asked>>, script: &Scri
 async fn answer(socket: &mut TcpStream, reply: &Reply) -> std::io::Result<()> {
     if let Some(go_on) = &reply.after {
         go_on.notified().await;
+    }
+    if reply.hangs_up {
+        return socket.shutdown().await;
     }
     let mut head = format!("HTTP/1.1 {} As Scripted\r\nConnection: close\r\n", reply.status);
     let framing = match reply.announced {

@@ -5,6 +5,7 @@
 mod answers;
 mod authentication;
 mod commands;
+mod deadline;
 mod deployed;
 mod erasure;
 mod examples;
@@ -20,6 +21,7 @@ mod reconciler;
 mod recordings;
 mod secrets;
 mod security;
+mod simulation;
 mod template;
 mod units;
 mod way_back;

@@ -17,7 +17,8 @@ use shared::config::{ConfigError, Storage};
 use shared::recording::State;
 use shared::storage::{Clients, item_to_segments};
 use shared::{Clock, Instant, Provider, SessionKey, Webhook};
-use tests::faults::{Fault, PartialReads, Place, Unanswered, When, between};
+use tests::faults::layer::{Layer, Mishap};
+use tests::faults::{Fault, Place, When, between};
 use tests::log::Log;
 use tests::platform::{Call, Instead, KEY, Line, Platform};
 use tests::secrets_manager::{ARN, SecretsManager};
@@ -1037,13 +1038,13 @@ async fn a_read_that_is_answered_in_part_is_asked_again_for_the_rest() {
     for call in scene.platform.calls().iter().step_by(2) {
         scene.deliver(call).await;
     }
-    let partial = PartialReads(8);
-    let reconciler = scene.build(&[], patience(), |clients| between(clients, &partial)).unwrap();
+    let partial = Layer::new(|_| Some(Mishap::Partial(8)));
+    let reconciler = scene.build(&[], patience(), |clients| partial.in_clients(clients, "in part")).unwrap();
     assert_eq!(complete(reconciler.reconcile(soon()).await), found(30, 15));
     assert_eq!(details(&scene.platform.paths()).len(), 15);
     // Nothing at all is no progress.
-    let partial = PartialReads(0);
-    let reconciler = scene.build(&[], patience(), |clients| between(clients, &partial)).unwrap();
+    let nothing = Layer::new(|_| Some(Mishap::Partial(0)));
+    let reconciler = scene.build(&[], patience(), |clients| nothing.in_clients(clients, "nothing")).unwrap();
     let ended = reconciler.reconcile(soon()).await;
     assert!(matches!(&ended, Ended::Failed(_, reason) if reason.contains("a read of many calls")), "{ended:?}");
 }
@@ -1052,8 +1053,8 @@ async fn a_read_that_is_answered_in_part_is_asked_again_for_the_rest() {
 async fn a_store_that_does_not_answer_is_one_line_of_the_log() {
     for (operation, what) in [("BatchGetItem", "a read of many calls"), ("Query", "lost recordings")] {
         let scene = Scene::of([made("1")]).await;
-        let fault = Unanswered(operation);
-        let reconciler = scene.build(&[], patience(), |clients| between(clients, &fault)).unwrap();
+        let unread = Layer::new(move |request| (request.operation == operation).then_some(Mishap::Reset(When::Before)));
+        let reconciler = scene.build(&[], patience(), |clients| unread.in_clients(clients, operation)).unwrap();
         let log = Log::of(&["reconciler", "shared"]);
         reconciler.run(soon()).with_subscriber(log.dispatch.clone()).await;
         let heard = log.heard();

@@ -1,16 +1,15 @@
-//! Faults between the SDK and the stores: the only thing that is not real.
+//! Faults between the SDK and the stores: the only thing that is not real. Here is one that is set for one place, above
+//! the SDK's repetitions; [`layer`] has all kinds, below them, by a plan.
 
-use std::collections::HashMap;
+pub mod layer;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_dynamodb::operation::batch_get_item::{BatchGetItemInput, BatchGetItemOutput};
-use aws_sdk_dynamodb::types::KeysAndAttributes;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::{
-    BeforeDeserializationInterceptorContextMut, BeforeSerializationInterceptorContextRef,
-    BeforeTransmitInterceptorContextMut, FinalizerInterceptorContextMut,
+    BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextMut,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
@@ -121,86 +120,6 @@ impl Intercept for Fault {
     ) -> Result<(), BoxError> {
         let hit = config.load::<Hit>().is_some_and(|Hit(hit)| *hit);
         if hit && self.when == When::After { self.strike() } else { Ok(()) }
-    }
-}
-
-/// One of DynamoDB's operations is never answered.
-#[derive(Clone, Copy, Debug)]
-pub struct Unanswered(pub &'static str);
-
-impl Intercept for Unanswered {
-    fn name(&self) -> &'static str {
-        "Unanswered"
-    }
-
-    fn modify_before_transmit(
-        &self,
-        context: &mut BeforeTransmitInterceptorContextMut<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let target = context.request().headers().get("x-amz-target").unwrap_or_default();
-        if target.rsplit_once('.').is_some_and(|(_, operation)| operation == self.0) {
-            return Err("a fault of the test's".into());
-        }
-        Ok(())
-    }
-}
-
-/// A read of many items answers for so many keys at most and leaves the others to be asked for again, as DynamoDB does
-/// beyond 16 MB, or when it is busy.
-#[derive(Clone, Copy, Debug)]
-pub struct PartialReads(pub usize);
-
-/// The keys of a read of many items, by table.
-#[derive(Debug)]
-struct AskedKeys(HashMap<String, KeysAndAttributes>);
-
-impl Storable for AskedKeys {
-    type Storer = StoreReplace<Self>;
-}
-
-impl Intercept for PartialReads {
-    fn name(&self) -> &'static str {
-        "PartialReads"
-    }
-
-    fn read_before_serialization(
-        &self,
-        context: &BeforeSerializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        // The input is gone by the time its output is there.
-        let asked = context.input().downcast_ref::<BatchGetItemInput>().and_then(|input| input.request_items.clone());
-        config.interceptor_state().store_put(AskedKeys(asked.unwrap_or_default()));
-        Ok(())
-    }
-
-    fn modify_before_completion(
-        &self,
-        context: &mut FinalizerInterceptorContextMut<'_>,
-        _: &RuntimeComponents,
-        config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let asked = config.load::<AskedKeys>().map(|AskedKeys(asked)| asked.clone()).unwrap_or_default();
-        let Some(Ok(output)) = context.output_or_error_mut() else { return Ok(()) };
-        let Some(output) = output.downcast_mut::<BatchGetItemOutput>() else { return Ok(()) };
-        for (table, wanted) in asked {
-            let left: Vec<_> = wanted.keys().iter().skip(self.0).cloned().collect();
-            if left.is_empty() {
-                continue;
-            }
-            let is_left = |item: &crate::Item| {
-                left.iter().any(|key| key.iter().all(|(name, value)| item.get(name) == Some(value)))
-            };
-            if let Some(items) = output.responses.as_mut().and_then(|responses| responses.get_mut(&table)) {
-                items.retain(|item| !is_left(item));
-            }
-            let left = KeysAndAttributes::builder().set_keys(Some(left)).build()?;
-            output.unprocessed_keys.get_or_insert_default().insert(table, left);
-        }
-        Ok(())
     }
 }
 
