@@ -1185,7 +1185,19 @@ async fn a_recovered_calls_recording_comes_into_the_bucket_even_if_its_url_has_e
     let address = source.address.clone();
     scene.platform.mint(move |_, _| Some(signed(&address, "r.wav", 7200)));
     assert_eq!(complete(scene.reconcile().await), found(1, 1));
+    assert_eq!(scene.archive("1").await, Outcome::Archived);
+    scene.assert_archived("1", &content).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovered_call_is_stored_though_its_recording_gets_no_new_url_until_later() {
+    let content = Content::wav(50_000, 51);
+    let source = source_of(&content).await;
+    let scene = Scene::of([made("1").recorded(&signed(&source.address, "expired.wav", 600))]).await;
+    assert_eq!(complete(scene.reconcile().await), found(1, 1));
     assert_eq!(scene.archive("1").await, Outcome::GivenUp(State::Expired));
+    let address = source.address.clone();
+    scene.platform.mint(move |_, _| Some(signed(&address, "r.wav", 7200)));
     assert_eq!(complete(scene.reconcile().await), renewed(1, 1));
     scene.pass(1);
     assert_eq!(scene.archive("1").await, Outcome::Archived);

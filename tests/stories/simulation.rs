@@ -576,12 +576,10 @@ fn simulate(seed: u64, network: &Handle) -> Counts {
     scene.calm.store(true, Ordering::SeqCst);
     scene.sweep();
     let log = scene.layer.log();
-    let before = scene.items("recordings");
     scene.reconcile();
     scene.sweep();
     every_acknowledged_delivery_is_durable_and_merged(&scene, &log);
     every_listed_call_is_there(&scene);
-    renew_what_was_found_only_now(&scene, &before);
     every_recording_is_where_it_must_be(&scene);
     everything_is_as_without_faults(&scene);
 
@@ -667,29 +665,6 @@ fn every_listed_call_is_there(scene: &Scene) {
         assert_eq!(words, said, "{seen:?}");
         let recorded = call.session().recording_url.is_some();
         assert_eq!(recordings.contains_key(key.as_str()), recorded, "{seen:?}: its recording");
-    }
-}
-
-/// What this pass found of a call brings the URL that its webhook would have brought. Where that one had expired, the
-/// next pass makes another.
-fn renew_what_was_found_only_now(scene: &Scene, before: &[Item]) {
-    let known: BTreeSet<&str> = before.iter().map(|item| text(item, "session")).collect();
-    let jobs = scene.items("recordings");
-    let expired: Vec<&Item> = jobs.iter().filter(|job| text(job, "state") == JobState::Expired.name()).collect();
-    let mut again = false;
-    for job in expired {
-        let name = key_of(job).id().trim_start_matches("s-").to_owned();
-        match scene.contents.get(&name) {
-            Some((_, Fate::Brief)) => {
-                assert!(!known.contains(text(job, "session")), "world {}, {name}: no new URL", scene.seed);
-                again = true;
-            }
-            found => assert!(found.is_none_or(|(_, fate)| *fate == Fate::Gone), "world {}, {name}", scene.seed),
-        }
-    }
-    if again {
-        scene.reconcile();
-        scene.sweep();
     }
 }
 

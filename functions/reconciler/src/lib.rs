@@ -14,6 +14,7 @@ use shared::call::{Delivery, Source};
 use shared::config::{self, ConfigError, Lookup};
 use shared::logging::printable;
 use shared::metrics::Metrics;
+use shared::recording::Wanted;
 use shared::secrets::{Secrets, Unread};
 use shared::storage::{Clients, Kept, Store, StoreError, connect};
 use shared::{Clock, Instant, Provider, SessionKey, Webhook};
@@ -295,11 +296,18 @@ impl Run<'_> {
         let Told::Delivery(body) = api.call(self.key, call_id, self.until).await? else { return Ok(false) };
         let body = Verified::known(&body);
         let delivery = Delivery::read(Webhook::SessionCompleted, &body, Source::Reconciler);
-        let delivery = delivery.map_err(|_| ApiError::Odd("a call"))?;
+        let mut delivery = delivery.map_err(|_| ApiError::Odd("a call"))?;
         if delivery.call.key != *key {
             return Err(ApiError::Odd("the call that was asked for").into());
         }
-        match store.keep(&delivery, &body, Source::Reconciler, clock()).await? {
+        let now = clock();
+        if delivery.recording.as_ref().is_some_and(|wanted| wanted.expires_at.is_some_and(|at| at <= now)) {
+            // Without one the archiver will say that it has expired, and the next run asks again.
+            if let Some(url) = self.new_url(key, call_id).await? {
+                delivery.recording = Some(Wanted::new(url, Some(now)));
+            }
+        }
+        match store.keep(&delivery, &body, Source::Reconciler, now).await? {
             // A run before this one may have come half the way.
             Kept::Stored | Kept::Duplicate => {
                 tracing::info!(session = %printable(key.as_str()), "a call is stored whose webhook never came");
@@ -312,7 +320,7 @@ impl Run<'_> {
 
     /// Has the URLs of recordings made anew that were lost within the window.
     async fn recordings(&self, found: &mut Found) -> Result<(), Stop> {
-        let Reconciler { api, store, clock, hours, .. } = self.reconciler;
+        let Reconciler { store, clock, hours, .. } = self.reconciler;
         let now = clock();
         for key in store.lost_recordings(now.plus_seconds(-hours * 3600)).await? {
             if key.provider() != Provider::Vocobase {
@@ -324,17 +332,26 @@ impl Run<'_> {
                 found.not_recovered += 1;
                 continue;
             };
-            match api.recording_url(self.key, &call_id, self.until).await {
+            match self.new_url(&key, &call_id).await? {
                 // Unless it is not lost any more: a webhook may have brought a newer URL meanwhile.
-                Ok(url) => found.urls_renewed += u32::from(store.offer_recording(&key, url, now).await?),
-                Err(error) if error.concerns_all() => return Err(error.into()),
-                Err(error) => {
-                    found.not_recovered += 1;
-                    tracing::warn!(session = %printable(key.as_str()), reason = %error, "a recording's URL cannot be made anew");
-                }
+                Some(url) => found.urls_renewed += u32::from(store.offer_recording(&key, url, now).await?),
+                None => found.not_recovered += 1,
             }
         }
         Ok(())
+    }
+
+    /// A recording's URL, made anew; `None`, and a line of the log, if the platform has none.
+    async fn new_url(&self, key: &SessionKey, call_id: &str) -> Result<Option<String>, Stop> {
+        match self.reconciler.api.recording_url(self.key, call_id, self.until).await {
+            Ok(url) => Ok(Some(url)),
+            Err(error) if error.concerns_all() => Err(error.into()),
+            Err(error) => {
+                let session = printable(key.as_str());
+                tracing::warn!(%session, reason = %error, "a recording's URL cannot be made anew");
+                Ok(None)
+            }
+        }
     }
 
     fn time_is_left(&self) -> Result<(), Stop> {
