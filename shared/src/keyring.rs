@@ -173,3 +173,34 @@ impl Managed {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Webhook;
+
+    /// A keyring of one instance, with keys that were read at `read_at`. Reading them again would fail.
+    fn holding(read_at: Instant) -> Keyring {
+        let lookup = |name: &str| match name {
+            "EXOTEL_TOKEN_SECRET_ARN" => Some("arn".to_owned()),
+            "AWS_ENDPOINT_URL_SECRETS_MANAGER" => Some("http://127.0.0.1:1".to_owned()),
+            name => Some(name.to_lowercase())
+                .filter(|_| name.starts_with("AWS_") || name.ends_with("_TABLE") || name.ends_with("_BUCKET")),
+        };
+        let config = Config::read(Webhook::SessionEnd, &lookup).unwrap();
+        let keyring = Keyring::new(Provider::Exotel, &config, &lookup).unwrap();
+        let keys = keyring.parse("k1:read").unwrap();
+        keyring.managed.as_ref().unwrap().held().keys = Some((read_at, Arc::new(keys)));
+        keyring
+    }
+
+    #[tokio::test]
+    async fn keys_that_were_read_after_a_delivery_came_decide_about_it() {
+        let came = Instant::parse("2026-03-15T14:30:00Z").unwrap();
+        // Another delivery that came later has asked for them meanwhile.
+        let newer = holding(came.plus_millis(1)).newer(came).await.unwrap();
+        assert_eq!(newer.unwrap().tokens.secrets[0].0, "k1");
+        // These it was refused by.
+        assert!(holding(came).newer(came).await.unwrap().is_none());
+    }
+}

@@ -18,7 +18,7 @@ fn opened(path: &str, query: &str) -> Result<Grant, Refused> {
     tokens().verify(Webhook::SessionEnd, path, Some(query), b"{}").map(|(_, grant)| grant)
 }
 
-fn session(id: &str) -> Grant {
+fn only(id: &str) -> Grant {
     Grant::Session(id.to_owned())
 }
 
@@ -52,7 +52,7 @@ fn a_token_opens_its_own_webhook_and_no_other() {
 
 #[test]
 fn a_session_token_opens_its_own_session_only() {
-    assert_eq!(opened("/", &format!("session=s1&token={SESSION}")), Ok(session("s1")));
+    assert_eq!(opened("/", &format!("session=s1&token={SESSION}")), Ok(only("s1")));
     assert_eq!(opened("/", &format!("session=s2&token={SESSION}")), Err(Refused::Mismatch));
     assert_eq!(opened("/", &format!("session=&token={SESSION}")), Err(Refused::Mismatch));
     assert_eq!(opened("/", &format!("token={SESSION}")), Err(Refused::Mismatch));
@@ -66,8 +66,8 @@ fn a_token_is_taken_from_the_query_or_the_path_but_from_one_of_them() {
         ("", format!("utm=1&token={FUNCTION}&b"), Ok(Grant::AnySession)),
         (&format!("/{FUNCTION}"), String::new(), Ok(Grant::AnySession)),
         (&format!("//{FUNCTION}/"), "a=b".to_owned(), Ok(Grant::AnySession)),
-        (&format!("/s1/{SESSION}"), String::new(), Ok(session("s1"))),
-        (&format!("/%731/{SESSION}"), String::new(), Ok(session("s1"))),
+        (&format!("/s1/{SESSION}"), String::new(), Ok(only("s1"))),
+        (&format!("/%731/{SESSION}"), String::new(), Ok(only("s1"))),
         ("/", String::new(), Err(Refused::Missing)),
         ("/", "session=s1".to_owned(), Err(Refused::Missing)),
         ("/", format!("token={FUNCTION}&token={FUNCTION}"), Err(Refused::Repeated)),
@@ -104,29 +104,29 @@ fn what_is_not_a_token_is_refused_for_what_it_is() {
 fn a_session_id_may_be_long_but_the_url_has_an_end() {
     let id = "s".repeat(10_000);
     let url = tokens().session_url("", Webhook::SessionEnd, &id).unwrap();
-    assert_eq!(opened("/", &url[1..]), Ok(session(&id)));
+    assert_eq!(opened("/", &url[1..]), Ok(only(&id)));
     // Path and query together, whatever is in them.
     let path =
         format!("/{}/{}", "s".repeat(200), tokens().session_token(Webhook::SessionEnd, &"s".repeat(200)).unwrap());
     let query = |length: usize| format!("x={}", "x".repeat(length - 2));
-    assert_eq!(opened(&path, &query(200)), Ok(session(&"s".repeat(200))));
-    assert_eq!(opened(&path, &query(16 * 1024 - path.len())), Ok(session(&"s".repeat(200))));
+    assert_eq!(opened(&path, &query(200)), Ok(only(&"s".repeat(200))));
+    assert_eq!(opened(&path, &query(16 * 1024 - path.len())), Ok(only(&"s".repeat(200))));
     assert_eq!(opened(&path, &query(16 * 1024 - path.len() + 1)), Err(Refused::Malformed));
 }
 
 #[test]
 fn where_only_session_tokens_are_taken_session_start_still_has_its_own() {
-    let only = Tokens { session_tokens_only: true, ..tokens() };
+    let strict = Tokens { session_tokens_only: true, ..tokens() };
     for webhook in exotel() {
-        let function = format!("token={}", only.function_token(webhook).unwrap());
-        let opened = only.verify(webhook, "/", Some(&function), b"").map(|(_, grant)| grant);
+        let function = format!("token={}", strict.function_token(webhook).unwrap());
+        let opened = strict.verify(webhook, "/", Some(&function), b"").map(|(_, grant)| grant);
         let expected =
             if webhook == Webhook::SessionStart { Ok(Grant::AnySession) } else { Err(Refused::SessionTokenRequired) };
         assert_eq!(opened, expected, "{webhook:?}");
-        let token = format!("session=s1&token={}", only.session_token(webhook, "s1").unwrap());
+        let token = format!("session=s1&token={}", strict.session_token(webhook, "s1").unwrap());
         assert_eq!(
-            only.verify(webhook, "/", Some(&token), b"").map(|(_, grant)| grant),
-            Ok(session("s1")),
+            strict.verify(webhook, "/", Some(&token), b"").map(|(_, grant)| grant),
+            Ok(only("s1")),
             "{webhook:?}"
         );
     }
@@ -139,7 +139,7 @@ fn a_url_that_is_handed_out_opens_whatever_the_session_is_called() {
         let url = tokens().session_url(base, Webhook::SessionEnd, id).unwrap();
         assert!(url.starts_with(base) && url.matches('?').count() == 1, "{url}");
         let (_, query) = url.split_once('?').unwrap();
-        assert_eq!(opened("/", query), Ok(session(id)), "{url}");
+        assert_eq!(opened("/", query), Ok(only(id)), "{url}");
     }
 }
 

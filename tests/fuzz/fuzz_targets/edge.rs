@@ -80,6 +80,9 @@ enum Said {
     Silence,
 }
 
+/// A path, a query and headers.
+type Credentials = (String, Option<String>, Vec<(&'static str, Vec<u8>)>);
+
 const METHODS: [&str; 8] = ["POST", "POST", "POST", "GET", "HEAD", "PUT", "OPTIONS", "BREW"];
 
 impl<'a> Input<'a> {
@@ -118,7 +121,7 @@ impl<'a> Input<'a> {
         request.body(Body::from(self.body.to_vec())).ok()
     }
 
-    fn credential(&self) -> (String, Option<String>, Vec<(&'static str, Vec<u8>)>) {
+    fn credential(&self) -> Credentials {
         let tokens = &CONFIG.tokens;
         let function = tokens.function_token(self.webhook).expect("a token");
         let named = self.session().unwrap_or_else(|| "s1".to_owned());

@@ -118,7 +118,7 @@ fn is_s3(host: &str) -> bool {
 /// An IPv4 address is as public as the IPv6 address that stands for it, and what only this machine or network has is
 /// not.
 fn check_address(bits: u128) {
-    #[expect(clippy::cast_possible_truncation, reason = "the last four bytes")]
+    // The last four bytes.
     let v4 = Ipv4Addr::from_bits(bits as u32);
     let v6 = Ipv6Addr::from_bits(bits);
     assert_eq!(is_public(v4.into()), is_public(v4.to_ipv6_mapped().into()));
