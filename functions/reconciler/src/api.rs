@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::{StatusCode, header};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use shared::Instant;
 use tokio::time;
 use url::{Host, Url};
@@ -118,10 +118,9 @@ impl Api {
         data(&answer, "a list of calls")
     }
 
-    /// A call, as the webhook that should have told of it.
-    pub async fn call(&self, key: &str, call_id: &str, until: time::Instant) -> Result<Told, ApiError> {
-        let answer = self.get(key, self.url(&["calls", call_id]), until).await?;
-        told(&answer)
+    /// What it says of a call, to be [`told`].
+    pub async fn call(&self, key: &str, call_id: &str, until: time::Instant) -> Result<Vec<u8>, ApiError> {
+        self.get(key, self.url(&["calls", call_id]), until).await
     }
 
     /// A recording's URL, made anew.
@@ -306,7 +305,10 @@ struct Telephone<'a> {
     answered_by: Raw<'a>,
 }
 
-fn told(answer: &[u8]) -> Result<Told, ApiError> {
+/// A call, as the webhook that should have told of it; with another URL of its recording, if one is given.
+pub fn told(answer: &[u8], recording_url: Option<&str>) -> Result<Told, ApiError> {
+    let odd = |_| ApiError::Odd("a call");
+    let renewed = recording_url.map(to_raw_value).transpose().map_err(odd)?;
     let call: Call<'_> = data(answer, "a call")?;
     let Some(session) = call.session else { return Ok(Told::NoSession) };
     if session.processing_complete == Some(false) {
@@ -323,7 +325,7 @@ fn told(answer: &[u8]) -> Result<Told, ApiError> {
             duration_seconds: session.duration_seconds,
             credits_used: session.credits_used,
             transcript: session.transcript,
-            recording_url: session.recording_url,
+            recording_url: renewed.as_deref().or(session.recording_url),
             latency: session.latency,
             variables: session.variables,
             extraction: session.extraction,
@@ -338,5 +340,5 @@ fn told(answer: &[u8]) -> Result<Told, ApiError> {
             },
         },
     };
-    serde_json::to_vec(&delivery).map(Told::Delivery).map_err(|_| ApiError::Odd("a call"))
+    serde_json::to_vec(&delivery).map(Told::Delivery).map_err(odd)
 }

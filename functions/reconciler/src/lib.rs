@@ -14,14 +14,13 @@ use shared::call::{Delivery, Source};
 use shared::config::{self, ConfigError, Lookup};
 use shared::logging::printable;
 use shared::metrics::Metrics;
-use shared::recording::Wanted;
 use shared::secrets::{Secrets, Unread};
 use shared::storage::{Clients, Kept, Store, StoreError, connect};
 use shared::{Clock, Instant, Provider, SessionKey, Webhook};
 use tokio::time;
 use url::Url;
 
-use crate::api::{Api, ApiError, Listed, Patience, Told};
+use crate::api::{Api, ApiError, Listed, Patience, Told, told};
 
 /// Where the platform's API is.
 const DEFAULT_URL: &str = "https://api.vocobase.com/api/v2";
@@ -210,6 +209,11 @@ fn is_key(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+fn read(body: &[u8]) -> Result<Delivery, ApiError> {
+    let read = Delivery::read(Webhook::SessionCompleted, &Verified::known(body), Source::Reconciler);
+    read.map_err(|_| ApiError::Odd("a call"))
+}
+
 /// One run.
 struct Run<'a> {
     reconciler: &'a Reconciler,
@@ -293,20 +297,23 @@ impl Run<'_> {
     /// Stores a call as its webhook would have; `false` if there is nothing to store yet, or any more.
     async fn store_call(&self, key: &SessionKey, call_id: &str) -> Result<bool, Stop> {
         let Reconciler { api, store, clock, .. } = self.reconciler;
-        let Told::Delivery(body) = api.call(self.key, call_id, self.until).await? else { return Ok(false) };
-        let body = Verified::known(&body);
-        let delivery = Delivery::read(Webhook::SessionCompleted, &body, Source::Reconciler);
-        let mut delivery = delivery.map_err(|_| ApiError::Odd("a call"))?;
+        let answer = api.call(self.key, call_id, self.until).await?;
+        let Told::Delivery(mut body) = told(&answer, None)? else { return Ok(false) };
+        let mut delivery = read(&body)?;
         if delivery.call.key != *key {
             return Err(ApiError::Odd("the call that was asked for").into());
         }
         let now = clock();
-        if delivery.recording.as_ref().is_some_and(|wanted| wanted.expires_at.is_some_and(|at| at <= now)) {
-            // Without one the archiver will say that it has expired, and the next run asks again.
-            if let Some(url) = self.new_url(key, call_id).await? {
-                delivery.recording = Some(Wanted::new(url, Some(now)));
-            }
+        let expires_at = delivery.recording.as_ref().and_then(|wanted| wanted.expires_at);
+        // Without another URL the archiver will say that this one has expired, and the next run asks again.
+        if expires_at.is_some_and(|at| at <= now)
+            && let Some(url) = self.new_url(key, call_id).await?
+            && let Told::Delivery(renewed) = told(&answer, Some(&url))?
+        {
+            body = renewed;
+            delivery = read(&body)?;
         }
+        let body = Verified::known(&body);
         match store.keep(&delivery, &body, Source::Reconciler, now).await? {
             // A run before this one may have come half the way.
             Kept::Stored | Kept::Duplicate => {
