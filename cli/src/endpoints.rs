@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::auth::exotel::Tokens;
-use shared::{Provider, Webhook};
+use shared::{Country, Provider, Webhook};
 
 use crate::target::Opened;
 
@@ -57,6 +57,9 @@ pub struct Stores {
     pub bucket: String,
     /// `events` → `hookswitch-events` and so on.
     pub tables: BTreeMap<String, String>,
+    /// `DEFAULT_COUNTRY`.
+    #[serde(default)]
+    pub default_country: Country,
 }
 
 impl Stores {
@@ -80,7 +83,7 @@ impl Stores {
     pub fn open(&self) -> Result<Opened, crate::Failure> {
         let (clients, tables, bucket) = (self.connect()?, self.tables.clone(), self.bucket.clone());
         // Nothing expires in the local run.
-        Ok(Opened { clients, tables, bucket, retention_days: None })
+        Ok(Opened { clients, tables, bucket, retention_days: None, default_country: self.default_country })
     }
 
     /// What a function finds in its environment, apart from secrets.

@@ -242,7 +242,8 @@ async fn replay(opened: &Opened, store: &Store, id: &Id) -> Result<&'static str,
     let item = find(opened, id).await?;
     let event = read_event(&opened.clients, &item).await.map_err(|error| stays(&error))?;
     let body = Verified::known(&event.body);
-    let delivery = Delivery::read(event.webhook, &body, event.source).map_err(|error| stays(&error))?;
+    let delivery =
+        Delivery::read(event.webhook, &body, event.source, opened.default_country).map_err(|error| stays(&error))?;
     // Whoever sent it could have been refused only by what it says, and that could not be read.
     if event.granted.as_deref().is_some_and(|id| id != delivery.call.key.id()) {
         return Err(stays(&Refused::OtherSession));

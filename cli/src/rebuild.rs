@@ -157,7 +157,8 @@ impl Tables<'_> {
     /// A stored event as its function would read it, and when it was received.
     async fn read(&self, key: &SessionKey, item: &Item) -> Result<(Delivery, Instant), String> {
         let event = read_event(&self.opened.clients, item).await.map_err(|error| error.to_string())?;
-        let read = Delivery::read(event.webhook, &Verified::known(&event.body), event.source);
+        let read =
+            Delivery::read(event.webhook, &Verified::known(&event.body), event.source, self.opened.default_country);
         match read {
             Ok(delivery) if delivery.call.key == *key => Ok((delivery, event.received_at)),
             Ok(_) => Err("its body is another call's".to_owned()),

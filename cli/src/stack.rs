@@ -6,9 +6,9 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_cloudformation::types::Stack as Described;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use aws_types::service_config::ServiceConfigKey;
-use shared::Webhook;
 use shared::auth::exotel::{self, Tokens};
 use shared::storage::{Clients, https};
+use shared::{Country, Webhook};
 
 use crate::endpoints::{Endpoints, with_token};
 use crate::target::{Opened, TABLES};
@@ -115,7 +115,9 @@ impl Stack {
         // Without it, what a command stores would never expire.
         let retention = retention.ok_or_else(|| self.other_template("parameter RetentionDays"))?;
         let bucket = self.output("RecordingsBucket")?.to_owned();
-        Ok(Opened { clients, tables, bucket, retention_days: Some(retention) })
+        let country = self.parameter("DefaultCountry").and_then(Country::parse);
+        let default_country = country.ok_or_else(|| self.other_template("parameter DefaultCountry"))?;
+        Ok(Opened { clients, tables, bucket, retention_days: Some(retention), default_country })
     }
 
     /// A function's URL, without a token.

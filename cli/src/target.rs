@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use shared::Country;
 use shared::config::Storage;
 use shared::storage::{Clients, Tables};
 
@@ -31,6 +32,8 @@ pub struct Opened {
     pub bucket: String,
     /// After how many days items expire, if they do.
     pub retention_days: Option<i64>,
+    /// The country of telephone numbers that come without its code.
+    pub default_country: Country,
 }
 
 impl Target {
@@ -106,7 +109,8 @@ impl Opened {
             recordings: table("recordings")?,
             profiles: table("profiles")?,
         };
-        let storage = Storage { tables, bucket: self.bucket.clone(), retention_days: self.retention_days };
+        let (retention_days, default_country) = (self.retention_days, self.default_country);
+        let storage = Storage { tables, bucket: self.bucket.clone(), retention_days, default_country };
         Ok(shared::storage::Store::without_cache(self.clients.clone(), storage))
     }
 }

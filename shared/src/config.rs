@@ -3,6 +3,7 @@
 
 use crate::auth::exotel::{self, Tokens};
 use crate::auth::vocobase::{self, Signatures};
+use crate::contact::Country;
 use crate::session::{Provider, Webhook};
 use crate::storage::Tables;
 
@@ -34,6 +35,8 @@ pub struct Storage {
     pub bucket: String,
     /// `RETENTION_DAYS`; without it nothing expires.
     pub retention_days: Option<i64>,
+    /// `DEFAULT_COUNTRY`, of telephone numbers that come without its code.
+    pub default_country: Country,
 }
 
 impl Storage {
@@ -49,8 +52,16 @@ impl Storage {
             },
             bucket: required(lookup, "RECORDINGS_BUCKET")?,
             retention_days: positive(lookup, "RETENTION_DAYS")?,
+            default_country: country(lookup)?,
         })
     }
+}
+
+/// `DEFAULT_COUNTRY`, India unless it says otherwise.
+pub fn country(lookup: Lookup<'_>) -> Result<Country, ConfigError> {
+    const NAME: &str = "DEFAULT_COUNTRY";
+    let country = set(lookup, NAME).map_or(Some(Country::INDIA), |text| Country::parse(&text));
+    country.ok_or(ConfigError::Bad(NAME, "is not a country's two capital letters, such as IN"))
 }
 
 /// What every webhook function needs.
@@ -201,6 +212,7 @@ mod tests {
             ("EXOTEL_SESSION_TOKENS_ONLY", "yes"),
             ("VOCOBASE_SECRETS", "hunter2,,b"),
             ("EVENTS_TABLE", ""),
+            ("DEFAULT_COUNTRY", "India"),
             ("EXOTEL_TOKEN_SECRETS", ""),
         ] {
             let error = read_with(name, value).unwrap_err().to_string();

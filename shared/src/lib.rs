@@ -8,6 +8,7 @@
 pub mod auth;
 pub mod call;
 pub mod config;
+pub mod contact;
 pub mod instant;
 pub mod json;
 pub mod keyring;
@@ -21,5 +22,6 @@ pub mod storage;
 pub mod webhook;
 pub mod wire;
 
+pub use contact::Country;
 pub use instant::{Clock, Instant};
 pub use session::{Provider, SessionKey, Webhook};

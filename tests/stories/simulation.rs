@@ -25,7 +25,7 @@ use shared::config::Storage;
 use shared::recording::State as JobState;
 use shared::storage::{Clients, Store, event_key, item_to_call, item_to_segments, read_event};
 use shared::webhook::App;
-use shared::{Clock, Instant, Provider, SessionKey, Webhook};
+use shared::{Clock, Country, Instant, Provider, SessionKey, Webhook};
 use tests::faults::When;
 use tests::faults::layer::{Entry, Layer, Mishap, Request};
 use tests::odd_calls::odd_call;
@@ -446,7 +446,8 @@ impl Scene {
 
 impl Sent {
     fn new(webhook: Webhook, body: Vec<u8>, at: Duration) -> Self {
-        let said = Delivery::read(webhook, &Verified::known(&body), From::Webhook).expect("a delivery");
+        let said =
+            Delivery::read(webhook, &Verified::known(&body), From::Webhook, Country::default()).expect("a delivery");
         let event = event_key(webhook, said.occurred_at, &tests::sha256(&body));
         Self { webhook, body, at, said, event, acknowledged: RefCell::default() }
     }
@@ -750,7 +751,8 @@ fn everything_is_as_without_faults(scene: &Scene) {
                     let read_back = read_event(&scene.world.clients, event).await.unwrap();
                     if let From::Reconciler = read_back.source {
                         let body = Verified::known(&read_back.body);
-                        let delivery = Delivery::read(read_back.webhook, &body, From::Reconciler).unwrap();
+                        let delivery =
+                            Delivery::read(read_back.webhook, &body, From::Reconciler, Country::default()).unwrap();
                         store.keep(&delivery, &body, From::Reconciler, read_back.received_at).await.unwrap();
                         continue;
                     }
@@ -792,7 +794,8 @@ async fn rebuild(scene: &Scene, session: &str, events: &[Item]) {
     let mut deliveries = Vec::new();
     for event in events.iter().filter(|event| text(event, "session") == session) {
         let event = read_event(&scene.world.clients, event).await.unwrap();
-        let delivery = Delivery::read(event.webhook, &Verified::known(&event.body), event.source).unwrap();
+        let delivery =
+            Delivery::read(event.webhook, &Verified::known(&event.body), event.source, Country::default()).unwrap();
         deliveries.push((delivery, event.received_at));
     }
     deliveries.sort_by_key(|(_, received_at)| *received_at);

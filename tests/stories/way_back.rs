@@ -21,7 +21,7 @@ use shared::auth::{Secret, Verified, vocobase};
 use shared::call::{Delivery, Source};
 use shared::config::Storage;
 use shared::storage::{Clients, Store};
-use shared::{Clock, Instant, Webhook};
+use shared::{Clock, Country, Instant, Webhook};
 use tests::control_plane::{Aws, respond, serve};
 use tests::odd_calls::{Odd, odd_call};
 use tests::{Item, LocalProcess, World, at, items, text};
@@ -477,7 +477,7 @@ async fn keep_as_fetched(world: &World, session: &str, received_at: Instant) {
         "transcript": [{ "role": "user", "content": "Hello", "timestamp": received_at }] } });
     let body = body.to_string();
     let body = Verified::known(body.as_bytes());
-    let delivery = Delivery::read(Webhook::SessionCompleted, &body, Source::Reconciler).unwrap();
+    let delivery = Delivery::read(Webhook::SessionCompleted, &body, Source::Reconciler, Country::default()).unwrap();
     store(world, Some(3650)).keep(&delivery, &body, Source::Reconciler, received_at).await.unwrap();
 }
 

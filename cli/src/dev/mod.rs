@@ -141,6 +141,7 @@ impl LocalRun {
             secret_access_key: SECRET_ACCESS_KEY.to_owned(),
             bucket: BUCKET.to_owned(),
             tables: BTreeMap::new(),
+            default_country: shared::config::country(lookup)?,
         };
         found.tables = stores::create(&found, LOCAL_STACK).await?;
 

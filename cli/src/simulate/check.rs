@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use sha2::{Digest, Sha256};
-use shared::SessionKey;
 use shared::auth::Verified;
 use shared::call::{Call, Delivery, Field, Segment, Source};
 use shared::storage::{event_body, event_key, item_to_call, item_to_segments};
+use shared::{Country, SessionKey};
 use tokio::time::{Duration, Instant};
 
 use super::calls::Planned;
@@ -45,7 +45,7 @@ pub struct Checked {
 
 /// Reads a body as its function would.
 pub fn read(delivery: &Planned) -> Result<Delivery, Failure> {
-    let read = Delivery::read(delivery.webhook, &Verified::known(&delivery.body), Source::Webhook);
+    let read = Delivery::read(delivery.webhook, &Verified::known(&delivery.body), Source::Webhook, Country::default());
     read.map_err(|error| Failure(format!("a simulated delivery cannot be read: {error}")))
 }
 

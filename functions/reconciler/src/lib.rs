@@ -16,7 +16,7 @@ use shared::logging::printable;
 use shared::metrics::Metrics;
 use shared::secrets::{Secrets, Unread};
 use shared::storage::{Clients, Kept, Store, StoreError, connect};
-use shared::{Clock, Instant, Provider, SessionKey, Webhook};
+use shared::{Clock, Country, Instant, Provider, SessionKey, Webhook};
 use tokio::time;
 use url::Url;
 
@@ -45,6 +45,8 @@ pub struct Reconciler {
     page_size: usize,
     metrics: Metrics,
     clock: Clock,
+    /// Of telephone numbers that come without its code.
+    default_country: Country,
 }
 
 /// The platform's API key. It is a secret: no `Debug`.
@@ -137,6 +139,7 @@ impl Reconciler {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().referer(false);
         let http = http.build().map_err(|_| ConfigError::Bad("TLS", "cannot be set up"))?;
         Ok(Self {
+            default_country: config::country(lookup)?,
             store: Store::new(clients, config::Storage::read(lookup)?),
             api: Api::new(http, base, patience),
             patience,
@@ -209,8 +212,8 @@ fn is_key(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn read(body: &[u8]) -> Result<Delivery, ApiError> {
-    let read = Delivery::read(Webhook::SessionCompleted, &Verified::known(body), Source::Reconciler);
+fn read(body: &[u8], country: Country) -> Result<Delivery, ApiError> {
+    let read = Delivery::read(Webhook::SessionCompleted, &Verified::known(body), Source::Reconciler, country);
     read.map_err(|_| ApiError::Odd("a call"))
 }
 
@@ -299,7 +302,7 @@ impl Run<'_> {
         let Reconciler { api, store, clock, .. } = self.reconciler;
         let answer = api.call(self.key, call_id, self.until).await?;
         let Told::Delivery(mut body) = told(&answer, None)? else { return Ok(false) };
-        let mut delivery = read(&body)?;
+        let mut delivery = read(&body, self.reconciler.default_country)?;
         if delivery.call.key != *key {
             return Err(ApiError::Odd("the call that was asked for").into());
         }
@@ -311,7 +314,7 @@ impl Run<'_> {
             && let Told::Delivery(renewed) = told(&answer, Some(&url))?
         {
             body = renewed;
-            delivery = read(&body)?;
+            delivery = read(&body, self.reconciler.default_country)?;
         }
         let body = Verified::known(&body);
         match store.keep(&delivery, &body, Source::Reconciler, now).await? {

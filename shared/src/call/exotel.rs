@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Call, Delivery, Field, NotADelivery, Said, Segment, State, Turn, is_placeholder, short_digest};
+use crate::contact::{Country, normalised};
 use crate::json::Json;
 use crate::session::{Provider, SessionKey, Webhook};
 use crate::wire::{Object, exotel as wire};
@@ -10,7 +11,7 @@ use crate::wire::{Object, exotel as wire};
 /// Each is stored by itself, and takes a hundred times its length in memory. A call of hours has some thousands.
 const MAX_EVENTS: usize = 10_000;
 
-pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery, NotADelivery> {
+pub(super) fn read(webhook: Webhook, request: wire::Request, country: Country) -> Result<Delivery, NotADelivery> {
     let key = SessionKey::new(Provider::Exotel, request.session_id.as_deref().unwrap_or_default())?;
     let mut turns = Vec::new();
     let mut insights = Vec::new();
@@ -60,7 +61,7 @@ pub(super) fn read(webhook: Webhook, request: wire::Request) -> Result<Delivery,
     call.test = is_placeholder(request.session_id.as_deref()) || is_placeholder(request.external_id.as_deref());
     call.say(Field::ConversationId, at, request.conversation_id);
     call.say(Field::ExternalId, at, request.external_id);
-    call.say(Field::Contact, at, request.contact_uri);
+    call.say(Field::Contact, at, request.contact_uri.map(|contact| normalised(contact, country)));
     call.say(Field::LandingNumber, at, request.landing_number);
     call.say(Field::NetworkType, at, request.network_type);
     call.say(Field::AccountId, at, request.account_id);

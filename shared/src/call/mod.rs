@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use crate::contact::Country;
 use crate::instant::Instant;
 use crate::recording::Wanted;
 use crate::session::{BadSessionId, MAX_KEY_BYTES, SessionKey, Webhook};
@@ -82,7 +83,7 @@ fields! {
     ExternalId = "external_id": Text,
     /// The id of the telephone call, as Vocobase names it.
     CallId = "call_id": Text,
-    /// The human's number.
+    /// The human's number, in E.164 where it is one.
     Contact = "contact": Text,
     /// The bot's own number.
     LandingNumber = "landing_number": Text,
@@ -406,10 +407,16 @@ impl From<serde_json::Error> for NotADelivery {
 
 impl Delivery {
     /// Reads a verified body as what `webhook` brings.
-    pub fn read(webhook: Webhook, body: &crate::auth::Verified<'_>, source: Source) -> Result<Self, NotADelivery> {
+    /// `country` is that of telephone numbers that come without its code.
+    pub fn read(
+        webhook: Webhook,
+        body: &crate::auth::Verified<'_>,
+        source: Source,
+        country: Country,
+    ) -> Result<Self, NotADelivery> {
         match webhook {
-            Webhook::SessionCompleted => vocobase::read(body.parse()?, body.bytes(), source),
-            _ => exotel::read(webhook, body.parse()?),
+            Webhook::SessionCompleted => vocobase::read(body.parse()?, body.bytes(), source, country),
+            _ => exotel::read(webhook, body.parse()?, country),
         }
     }
 }

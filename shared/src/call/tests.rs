@@ -124,11 +124,12 @@ fn deliveries() -> impl Strategy<Value = String> {
 }
 
 fn exotel(webhook: Webhook, body: &str) -> Delivery {
-    super::exotel::read(webhook, serde_json::from_str(body).unwrap()).unwrap()
+    super::exotel::read(webhook, serde_json::from_str(body).unwrap(), Country::INDIA).unwrap()
 }
 
 fn vocobase(body: &str) -> Delivery {
-    super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), Source::Webhook).unwrap()
+    super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), Source::Webhook, Country::INDIA)
+        .unwrap()
 }
 
 #[test]
@@ -294,8 +295,9 @@ fn both_generations_of_the_vocobase_payload_are_read() {
 
 #[test]
 fn an_event_of_a_kind_to_come_is_put_aside_and_not_taken_for_an_end() {
-    let read =
-        |body: &str| super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), Source::Webhook);
+    let read = |body: &str| {
+        super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), Source::Webhook, Country::INDIA)
+    };
     let unknown = read(r#"{"event":"session.started","data":{"session_id":"v1"}}"#);
     assert!(matches!(unknown, Err(NotADelivery::UnknownEvent)));
     assert!(read(r#"{"data":{"session_id":"v1"}}"#).is_ok());
@@ -329,14 +331,16 @@ fn a_contact_that_no_index_can_hold_is_not_said() {
 #[test]
 fn a_webhook_outranks_the_reconciler_whatever_the_time() {
     let body = r#"{"timestamp":"2026-03-15T14:32:08Z","data":{"session_id":"v1"}}"#;
-    let read = |source| super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), source).unwrap();
+    let read = |source| {
+        super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), source, Country::INDIA).unwrap()
+    };
     assert!(read(Source::Webhook).call.revision > read(Source::Reconciler).call.revision);
 }
 
 #[test]
 fn a_body_is_read_as_its_webhooks_platform_sends_it() {
     let read = |webhook, body: &str| {
-        Delivery::read(webhook, &crate::auth::Verified::known(body.as_bytes()), Source::Webhook)
+        Delivery::read(webhook, &crate::auth::Verified::known(body.as_bytes()), Source::Webhook, Country::INDIA)
             .map(|delivery| delivery.call.key.to_string())
             .map_err(|why| why.to_string())
     };
@@ -452,7 +456,8 @@ fn an_insight_that_says_its_time_twice_is_as_old_as_what_is_kept_of_it() {
 fn what_was_fetched_is_said_before_everything() {
     let body = r#"{"timestamp":"2026-03-15T14:32:08Z","data":{"session_id":"v1","agent_name":"Zoe"}}"#;
     let said_at = |source| {
-        let read = super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), source).unwrap();
+        let read = super::vocobase::read(serde_json::from_str(body).unwrap(), body.as_bytes(), source, Country::INDIA)
+            .unwrap();
         read.call.fields[&Field::BotName].at
     };
     assert_eq!(said_at(Source::Webhook), Instant::parse("2026-03-15T14:32:08Z"));

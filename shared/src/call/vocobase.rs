@@ -1,13 +1,19 @@
 //! Reads Vocobase's `session.completed` into a delivery.
 
 use super::{Call, Delivery, Field, NotADelivery, Segment, Source, State, Transcript, decimal, short_digest};
+use crate::contact::{Country, normalised};
 use crate::instant::Instant;
 use crate::json::Json;
 use crate::recording::Wanted;
 use crate::session::{Provider, SessionKey, Webhook};
 use crate::wire::vocobase as wire;
 
-pub(super) fn read(sent: wire::SessionCompleted, body: &[u8], source: Source) -> Result<Delivery, NotADelivery> {
+pub(super) fn read(
+    sent: wire::SessionCompleted,
+    body: &[u8],
+    source: Source,
+    country: Country,
+) -> Result<Delivery, NotADelivery> {
     if sent.event.is_some_and(|event| event != "session.completed") {
         return Err(NotADelivery::UnknownEvent);
     }
@@ -61,7 +67,7 @@ pub(super) fn read(sent: wire::SessionCompleted, body: &[u8], source: Source) ->
     call.say(Field::LatencyMaxMs, at, number(latency.max_ms));
     call.say(Field::LatencyAvgMs, at, number(latency.avg_ms));
     call.say(Field::CallId, at, telephone.call_id);
-    call.say(Field::Contact, at, contact);
+    call.say(Field::Contact, at, contact.map(|contact| normalised(contact, country)));
     call.say(Field::LandingNumber, at, landing_number);
     call.say(Field::Direction, at, telephone.direction);
     call.say(Field::CallStatus, at, telephone.status);

@@ -132,7 +132,7 @@ impl Store {
     /// A store that reads a call whenever it needs one: for deliveries that were received long ago, whose time says
     /// nothing of how old a copy is.
     pub fn without_cache(clients: Clients, storage: Storage) -> Self {
-        let Storage { tables, bucket, retention_days } = storage;
+        let Storage { tables, bucket, retention_days, .. } = storage;
         Self { clients, tables, bucket, retention_days, cache: None }
     }
 

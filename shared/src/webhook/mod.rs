@@ -134,7 +134,7 @@ async fn handle<D: Serialize>(
     }
     let received_at = (app.clock)();
     let (body, grant) = verify(app, webhook, request, received_at).await?;
-    let delivery = match Delivery::read(webhook, &body, Source::Webhook) {
+    let delivery = match Delivery::read(webhook, &body, Source::Webhook, app.config.storage.default_country) {
         Ok(delivery) => delivery,
         Err(why) => return quarantine(app, webhook, &body, &grant, &why, received_at, reply(None)).await,
     };

@@ -4,7 +4,7 @@ use shared::auth::Verified;
 use shared::call::{Call, Delivery, Field, NotADelivery, Source};
 use shared::json::Json;
 use shared::storage::event_key;
-use shared::{Instant, Webhook};
+use shared::{Country, Instant, Webhook};
 
 /// What DynamoDB takes as a partition key, in bytes.
 const PARTITION_KEY: usize = 2048;
@@ -13,7 +13,7 @@ const SORT_KEY: usize = 1024;
 
 /// Reads a body as the platform's own webhook.
 pub fn read(webhook: Webhook, body: &[u8]) -> Result<Delivery, NotADelivery> {
-    Delivery::read(webhook, &Verified::known(body), Source::Webhook)
+    Delivery::read(webhook, &Verified::known(body), Source::Webhook, Country::default())
 }
 
 /// What holds of everything that was read, whatever was sent.
