@@ -23,6 +23,8 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// How long a delivery may take, in milliseconds, unless `DEADLINE_MS` says otherwise.
 pub const DEFAULT_DEADLINE_MS: u64 = 5_000;
+/// How long a caller's history may take, in milliseconds, unless `HISTORY_MS` says otherwise.
+pub const DEFAULT_HISTORY_MS: u64 = 300;
 /// How far a Vocobase timestamp may be from now, unless `TIMESTAMP_TOLERANCE_SECONDS` says otherwise.
 pub const DEFAULT_TOLERANCE_SECONDS: i64 = 300;
 
@@ -71,6 +73,8 @@ pub struct Config {
     pub storage: Storage,
     /// `DEADLINE_MS`.
     pub deadline: std::time::Duration,
+    /// `HISTORY_MS`: what a caller's history may take.
+    pub history_time: std::time::Duration,
     /// Exotel's tokens.
     pub tokens: Tokens,
     /// Vocobase's signatures.
@@ -104,6 +108,9 @@ impl Config {
         Ok(Self {
             storage: Storage::read(lookup)?,
             deadline: deadline(webhook.provider(), lookup)?,
+            history_time: std::time::Duration::from_millis(
+                positive(lookup, "HISTORY_MS")?.map_or(DEFAULT_HISTORY_MS, i64::unsigned_abs),
+            ),
             tokens,
             signatures,
             secret_arn,
@@ -204,6 +211,7 @@ mod tests {
             ("DEADLINE_MS", "0"),
             ("DEADLINE_MS", "15001"),
             ("RETENTION_DAYS", "-1"),
+            ("HISTORY_MS", "0"),
             ("TIMESTAMP_TOLERANCE_SECONDS", "99999999999999999999"),
             ("EXOTEL_TOKEN_SECRETS", "k1:hunter2,k1:b"),
             ("EXOTEL_TOKEN_SECRETS", "k.1:hunter2"),

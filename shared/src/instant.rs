@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment in UTC with microseconds, between 1970 and 9999.
@@ -27,7 +28,7 @@ impl Instant {
         let text = text.trim();
         let at = text.parse::<Timestamp>().ok().or_else(|| {
             let civil = text.parse::<jiff::civil::DateTime>().ok()?;
-            civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+            civil.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
         })?;
         // Not the seconds: they are zero in the last one of 1969.
         (at >= Timestamp::UNIX_EPOCH).then(|| Self(at).normalised())
@@ -64,6 +65,11 @@ impl Instant {
     #[must_use]
     pub fn plus_seconds(self, seconds: i64) -> Self {
         self.plus_millis(seconds.saturating_mul(1000))
+    }
+
+    /// The same moment by the clocks of a time zone.
+    pub fn by_clock(self, zone: TimeZone) -> Zoned {
+        self.0.to_zoned(zone)
     }
 
     /// `2026-03-15`.

@@ -36,6 +36,29 @@ impl Json {
         self.0
     }
 
+    /// The same with every text in it, but no member's name, as `each` gives it.
+    pub fn map_texts<E>(&self, mut each: impl FnMut(&str) -> Result<String, E>) -> Result<Self, E> {
+        let mut reader = Reader { text: &self.0, at: 0 };
+        let mut out = String::with_capacity(self.0.len());
+        while let Some(next) = reader.next() {
+            if next != b'"' {
+                // In canonical text, all that is no text is plain ASCII.
+                out.push(char::from(next));
+                reader.at += 1;
+                continue;
+            }
+            let token = reader.token();
+            if reader.next() == Some(b':') {
+                out.push_str(token);
+            } else {
+                // What is canonical can be read, and any text can be written.
+                let text: String = serde_json::from_str(token).unwrap_or_default();
+                out.push_str(&serde_json::to_string(&each(&text)?).unwrap_or_default());
+            }
+        }
+        Ok(Self(out))
+    }
+
     /// Whether it says nothing: `null`, `{}`, `[]` or `""`.
     pub fn is_empty(&self) -> bool {
         matches!(self.0.as_str(), "null" | "{}" | "[]" | "\"\"")
@@ -168,6 +191,18 @@ mod tests {
         ] {
             assert_eq!(Json::parse(text).unwrap().is_empty(), empty, "{text}");
         }
+    }
+
+    #[test]
+    fn texts_can_be_changed_and_names_and_numbers_stay() {
+        let json = Json::parse(r#"{"a":"x","b":["x",{"x":"\"x:"}],"n":1.50,"t":true,"x":null}"#).unwrap();
+        let changed = json.map_texts(|text| Ok::<_, ()>(format!("{text}!"))).unwrap();
+        assert_eq!(changed.as_str(), r#"{"a":"x!","b":["x!",{"x":"\"x:!"}],"n":1.50,"t":true,"x":null}"#);
+        assert_eq!(json.map_texts(|text| if text == "x" { Err(1) } else { Ok(String::new()) }), Err(1));
+        assert_eq!(
+            Json::parse("\"x\"").unwrap().map_texts(|_| Ok::<_, ()>("\"".to_owned())).unwrap().as_str(),
+            r#""\"""#
+        );
     }
 
     #[test]

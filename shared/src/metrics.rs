@@ -30,6 +30,10 @@ pub const TIME_TO_ARCHIVE: &str = "TimeToArchive";
 /// Seconds.
 pub const OLDEST_UNFINISHED_RECORDING: &str = "OldestUnfinishedRecording";
 
+/// Answers, or parts of them, that were replaced by the next best, by `reason` ([`Reason::name`]). Count.
+///
+/// [`Reason::name`]: crate::profile::Reason::name
+pub const FALLBACKS: &str = "Fallbacks";
 /// Runs of the reconciler, by `outcome`: `complete`, `cut_short`, `failed` or `off`. Count.
 pub const RECONCILER_RUNS: &str = "ReconcilerRuns";
 /// What the reconciler found missing, by `outcome`: `recovered`, `url_renewed` or `not_recovered`. Count.
@@ -57,6 +61,11 @@ impl Metrics {
                 (&[&["stack", "webhook"]], &[(HANDLING_TIME, "Milliseconds", elapsed.as_secs_f64() * 1000.0)]),
             ],
         );
+    }
+
+    /// Counts something in an answer that was replaced by the next best.
+    pub fn fallback(&self, reason: &str, now: Instant) {
+        self.write(now, &[("reason", reason)], &[(&[&["stack", "reason"]], &[(FALLBACKS, "Count", 1.0)])]);
     }
 
     /// Counts what became of an attempt to archive a recording: `waiting`, `expired`, `rejected` or `failed`.

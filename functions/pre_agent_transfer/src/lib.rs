@@ -4,12 +4,12 @@
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 use shared::Webhook;
-use shared::profile::Profile;
+use shared::profile::Answer;
 use shared::webhook::{App, receive};
 
 /// The answer's `data`. Source: Exotel's page "VoiceBot Webhooks", "pre_agent_transfer webhook", expected response.
 #[derive(Serialize)]
-struct Reply {
+pub struct Reply {
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_transfer_message: Option<Text>,
 }
@@ -19,13 +19,13 @@ struct Text {
     text: String,
 }
 
-impl From<Profile> for Reply {
-    fn from(profile: Profile) -> Self {
-        Self { agent_transfer_message: profile.transfer_message.map(|text| Text { text }) }
-    }
+/// What the profiles answer.
+pub fn reply(answer: &mut Answer<'_>) -> Reply {
+    Reply { agent_transfer_message: answer.text("transfer_message").map(|text| Text { text }) }
 }
 
 /// Receives one delivery.
 pub async fn handle(app: &App, request: Request) -> Response<Body> {
-    receive(app, Webhook::PreAgentTransfer, request, async |delivery| Reply::from(app.profile(delivery).await)).await
+    let webhook = Webhook::PreAgentTransfer;
+    receive(app, webhook, request, async |received| app.answer(webhook, received, reply).await).await
 }

@@ -6,6 +6,9 @@
 
 mod answer;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use lambda_http::http::{HeaderMap, Method};
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
@@ -20,9 +23,9 @@ use crate::config::{Config, ConfigError, Lookup};
 use crate::keyring::{Keyring, Keys};
 use crate::logging::printable;
 use crate::metrics::Metrics;
-use crate::profile::{self, Profile};
+use crate::profile::{self, Answer, Cache, Fallback, Known, Reason, Received};
 use crate::session::{Provider, Webhook};
-use crate::storage::{Clients, Kept, Store, StoreError, connect};
+use crate::storage::{Clients, History, Kept, ProfileItem, Store, StoreError, connect};
 use crate::{Clock, Instant};
 
 /// What a function is built from, once per instance.
@@ -31,11 +34,16 @@ pub struct App {
     keyring: Keyring,
     metrics: Metrics,
     store: Store,
+    profiles: Cache,
     clock: Clock,
 }
 
 /// A profile that is not there by then is done without: the caller waits.
-const PROFILE_TIME: std::time::Duration = std::time::Duration::from_millis(1500);
+const PROFILE_TIME: Duration = Duration::from_millis(1500);
+/// The same where an older copy is known.
+const NEWER_PROFILE_TIME: Duration = Duration::from_millis(300);
+/// What all templates of an answer may take together.
+const TEMPLATE_TIME: Duration = Duration::from_millis(250);
 /// A header of ours is far shorter.
 const MAX_HEADER_BYTES: usize = 1024;
 
@@ -52,13 +60,13 @@ impl App {
     pub fn new(webhook: Webhook, config: Config, clients: Clients, clock: Clock) -> Self {
         let store = Store::new(clients, config.storage.clone());
         let keyring = Keyring::given(webhook.provider(), &config);
-        Self { keyring, metrics: Metrics::default(), store, clock, config }
+        Self { keyring, metrics: Metrics::default(), store, profiles: Cache::default(), clock, config }
     }
 
     /// Reads the keys and pays for the first connection while the instance starts, and not while a platform waits.
     /// Failing here is harmless: the first delivery tries again.
     pub async fn warm(&self) {
-        let connection = tokio::time::timeout(std::time::Duration::from_secs(1), self.store.warm());
+        let connection = tokio::time::timeout(Duration::from_secs(1), self.store.warm());
         let keys = self.keyring.keys((self.clock)());
         let _ = futures_util::future::join(connection, keys).await;
     }
@@ -69,21 +77,70 @@ impl App {
         self.keyring.known()?.tokens.session_url(base, webhook, session_id)
     }
 
-    /// The profile for a delivery, or the default one where there is no delivery. Never fails: what cannot be read in
-    /// time is as if it were not configured.
-    pub async fn profile(&self, delivery: Option<&Delivery>) -> Profile {
+    /// An answer that its profiles make. Never fails: what cannot be had in time, or cannot be said, is replaced by the
+    /// next best, counted, and logged with its reason.
+    pub async fn answer<D>(
+        &self,
+        webhook: Webhook,
+        received: Option<Received<'_>>,
+        say: impl FnOnce(&mut Answer<'_>) -> D,
+    ) -> D {
+        let now = (self.clock)();
+        let delivery = received.map(|received| received.delivery);
+        let (profiles, not_read) = self.profiles_of(delivery, now).await;
+        let (history, not_remembered) = match delivery {
+            Some(delivery) if profile::remembers(&profiles, webhook) => self.history_of(delivery, now).await,
+            _ => (None, None),
+        };
+        let known = Known { received, now, history };
+        let until = tokio::time::Instant::now() + TEMPLATE_TIME;
+        let mut answer = Answer::new(&profiles, &known, until);
+        answer.fallbacks.extend([not_read, not_remembered].into_iter().flatten().map(Fallback::from));
+        let said = say(&mut answer);
+        for Fallback { reason, profile, member, fault } in &answer.fallbacks {
+            let line = fault.as_ref().and_then(|fault| fault.line);
+            let (webhook, reason) = (webhook.name(), reason.name());
+            let (profile, member) = (profile.as_deref().unwrap_or("-"), member.unwrap_or("-"));
+            tracing::warn!(webhook, reason, profile, member, line, "an answer is not what its profile asks for");
+            self.metrics.fallback(reason, now);
+        }
+        said
+    }
+
+    /// The profiles of a delivery, the most specific first, or the default one where there is no delivery.
+    async fn profiles_of(&self, delivery: Option<&Delivery>, now: Instant) -> (Vec<Arc<ProfileItem>>, Option<Reason>) {
         let number = delivery.and_then(|delivery| delivery.call.get(Field::LandingNumber));
         let names = profile::names(delivery.and_then(|delivery| delivery.bot.as_deref()), number);
-        match tokio::time::timeout(PROFILE_TIME, self.store.profiles(&names)).await {
-            Ok(Ok(items)) => Profile::merge(&items),
+        let (missing, known) = self.profiles.missing(&names, now);
+        let mut fallback = None;
+        if !missing.is_empty() {
+            let time = if known { NEWER_PROFILE_TIME } else { PROFILE_TIME };
+            match tokio::time::timeout(time.min(self.config.deadline / 2), self.store.profiles(&missing)).await {
+                Ok(Ok(items)) => self.profiles.read(&missing, items, now),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "profiles cannot be read");
+                    fallback = Some(Reason::ProfilesFailed);
+                }
+                Err(_) => fallback = Some(Reason::ProfilesSlow),
+            }
+        }
+        if fallback.is_some() {
+            self.profiles.failed(&missing, now);
+        }
+        (self.profiles.get(&names), fallback)
+    }
+
+    /// The caller's earlier calls, if they come in time.
+    async fn history_of(&self, delivery: &Delivery, now: Instant) -> (Option<History>, Option<Reason>) {
+        let Some(contact) = delivery.call.get(Field::Contact) else { return (None, None) };
+        let time = self.config.history_time.min(self.config.deadline / 4);
+        match tokio::time::timeout(time, self.store.history(contact, &delivery.call.key, now)).await {
+            Ok(Ok(history)) => (Some(history), None),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "profiles cannot be read: answering without");
-                Profile::default()
+                tracing::warn!(%error, "a caller's history cannot be read");
+                (None, Some(Reason::HistoryFailed))
             }
-            Err(_) => {
-                tracing::warn!("profiles did not come in time: answering without");
-                Profile::default()
-            }
+            Err(_) => (None, Some(Reason::HistorySlow)),
         }
     }
 }
@@ -94,7 +151,7 @@ pub async fn receive<D: Serialize>(
     app: &App,
     webhook: Webhook,
     request: Request,
-    reply: impl AsyncFnOnce(Option<&Delivery>) -> D,
+    reply: impl AsyncFnOnce(Option<Received<'_>>) -> D,
 ) -> Response<Body> {
     let started = tokio::time::Instant::now();
     let mut session = None;
@@ -126,7 +183,7 @@ async fn handle<D: Serialize>(
     app: &App,
     webhook: Webhook,
     request: &Request,
-    reply: impl AsyncFnOnce(Option<&Delivery>) -> D,
+    reply: impl AsyncFnOnce(Option<Received<'_>>) -> D,
     session: &mut Option<String>,
 ) -> Result<(&'static str, D), Problem> {
     if request.method() != Method::POST {
@@ -143,7 +200,8 @@ async fn handle<D: Serialize>(
     }
     *session = Some(printable(delivery.call.key.as_str()));
     let keep = app.store.keep(&delivery, &body, Source::Webhook, received_at);
-    let (kept, data) = futures_util::future::join(keep, reply(Some(&delivery))).await;
+    let (kept, data) =
+        futures_util::future::join(keep, reply(Some(Received { delivery: &delivery, body: body.bytes() }))).await;
     match kept {
         Ok(kept) => Ok((word(kept), data)),
         Err(StoreError::Refused(what)) => {
