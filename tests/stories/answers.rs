@@ -70,7 +70,7 @@ async fn send(request: RequestBuilder) -> Answer {
 }
 
 /// The whole answer that carries `data`.
-fn success(data: &Value) -> Answer {
+pub fn success(data: &Value) -> Answer {
     Answer { status: 200, json: json!({ "http_code": 200, "response": { "data": data } }) }
 }
 
@@ -94,7 +94,7 @@ async fn assert_nothing_is_stored(world: &World) {
 }
 
 /// Puts an item into the `profiles` table, its members as native attributes.
-async fn put_profile(world: &World, name: &str, members: &Value) {
+pub async fn put_profile(world: &World, name: &str, members: &Value) {
     let mut item = HashMap::from([("profile".to_owned(), AttributeValue::S(name.to_owned()))]);
     let AttributeValue::M(members) = native(members) else { panic!("a profile is an object") };
     item.extend(members);

@@ -17,6 +17,7 @@ mod logs;
 mod odd_values;
 mod order;
 mod process;
+mod profiles;
 mod reconciler;
 mod recordings;
 mod secrets;

@@ -830,7 +830,7 @@ fn said(item: &Item) -> Call {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the edge: how much to test is said by who runs the tests")]
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 

@@ -156,12 +156,7 @@ fn environment() -> Environment<'static> {
     environment.set_keep_trailing_newline(true);
     environment.set_fuel(Some(FUEL));
     environment.set_undefined_behavior(UndefinedBehavior::Chainable);
-    // What is not there is not spoken.
-    environment.set_formatter(
-        |output, state, value| {
-            if value.is_none() { Ok(()) } else { minijinja::escape_formatter(output, state, value) }
-        },
-    );
+    environment.set_formatter(|output, _, value| Ok(output.write_str(&spoken(value))?));
     environment.add_filter("abs", filters::abs);
     environment.add_filter("capitalize", filters::capitalize);
     environment.add_filter("date", date);
@@ -198,7 +193,12 @@ const TESTS: [&str; 7] = ["defined", "undefined", "none", "number", "string", "m
 
 /// A value as it is printed.
 fn spoken(value: &Value) -> String {
-    if value.is_none() { String::new() } else { value.to_string() }
+    match value.kind() {
+        // What is not there is not spoken.
+        ValueKind::None => String::new(),
+        ValueKind::Bool => value.is_true().to_string(),
+        _ => value.to_string(),
+    }
 }
 
 /// The value, or another where it is missing, null or an empty text.

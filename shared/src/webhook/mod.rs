@@ -97,11 +97,15 @@ impl App {
         let mut answer = Answer::new(&profiles, &known, until);
         answer.fallbacks.extend([not_read, not_remembered].into_iter().flatten().map(Fallback::from));
         let said = say(&mut answer);
-        for Fallback { reason, profile, member, fault } in &answer.fallbacks {
+        for Fallback { reason: reason_of, profile, member, fault } in &answer.fallbacks {
             let line = fault.as_ref().and_then(|fault| fault.line);
-            let (webhook, reason) = (webhook.name(), reason.name());
+            let (webhook, reason) = (webhook.name(), reason_of.name());
             let (profile, member) = (profile.as_deref().unwrap_or("-"), member.unwrap_or("-"));
-            tracing::warn!(webhook, reason, profile, member, line, "an answer is not what its profile asks for");
+            if *reason_of == Reason::NoProfile {
+                tracing::info!(webhook, reason, "an answer without a profile");
+            } else {
+                tracing::warn!(webhook, reason, profile, member, line, "an answer is not what its profile asks for");
+            }
             self.metrics.fallback(reason, now);
         }
         said
