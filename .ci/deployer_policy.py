@@ -1,7 +1,7 @@
-"""Fails unless docs/deployer-policy.json allows what CloudFormation does with the template's types of resources.
+"""Fails unless docs/deployer-policy.json allows what CloudFormation does with the templates' types of resources.
 
 Which actions those are is in AWS's own schemas of the types, which cfn-lint brings along. They name the actions for
-everything that a type can do; what the template does not use is listed here. Usage: deployer_policy.py EXPANDED POLICY
+everything that a type can do; what no template uses is listed here. Usage: deployer_policy.py POLICY EXPANDED...
 """
 
 import json
@@ -26,6 +26,9 @@ UNUSED = {
     "AWS::SecretsManager::Secret": "*Replica*",
     "AWS::SNS::Topic": "sns:PutDataProtectionPolicy iam:*",
     "AWS::SNS::Subscription": "sns:SetSubscriptionAttributes iam:*",
+    "AWS::Events::EventBus": "kms:* events:*Permission",
+    "AWS::Events::Connection": "kms:*",
+    "AWS::StepFunctions::StateMachine": "kms:* s3:*",
 }
 LONGEST = 6144  # characters without white space that IAM takes as a managed policy
 
@@ -38,9 +41,9 @@ def any_of(patterns, action):
     return any(fnmatchcase(action, pattern) for pattern in patterns)
 
 
-expanded, policy = map(read, sys.argv[1:])
+policy, *templates = map(read, sys.argv[1:])
 assert len(json.dumps(policy, separators=(",", ":"))) <= LONGEST, "the policy is longer than IAM takes"
-types = {resource["Type"] for resource in expanded["Resources"].values()}
+types = {resource["Type"] for template in templates for resource in template["Resources"].values()}
 allowed = [action for statement in policy["Statement"] for action in statement["Action"]]
 known, missing = set(), set()
 for file in Path(cfnlint.__file__).parent.glob("data/schemas/resources/*.json"):

@@ -90,7 +90,7 @@ impl Aws {
         let account = Account {
             outputs,
             parameters: BTreeMap::from(
-                [("AlarmEmail", "ops@example.com"), ("RetentionDays", "365")]
+                [("AlarmEmail", "ops@example.com"), ("RetentionDays", "365"), ("DefaultCountry", "IN")]
                     .map(|(k, v)| (k.to_owned(), v.to_owned())),
             ),
             status: "UPDATE_COMPLETE".to_owned(),

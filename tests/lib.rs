@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a world that cannot be made fails its test")]
 
+pub mod bus;
 pub mod control_plane;
 pub mod faults;
 pub mod log;
@@ -13,6 +14,7 @@ pub mod platform;
 mod process;
 pub mod secrets_manager;
 pub mod source;
+pub mod streams;
 pub mod units;
 
 pub use process::LocalProcess;
@@ -22,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use cli::dev::{Data, Elsewhere, LocalRun, Setup};
+use cli::dev::{Data, Elsewhere, Events, LocalRun, Setup};
 use cli::endpoints::{Endpoints, Stores};
 use lambda_http::Body;
 use sha2::{Digest, Sha256};
@@ -31,6 +33,7 @@ use shared::config::Config;
 use shared::storage::Clients;
 use shared::webhook::App;
 use shared::{Clock, Instant, Provider, Webhook};
+use tokio::sync::mpsc;
 
 /// An item of a table.
 pub type Item = HashMap<String, AttributeValue>;
@@ -84,20 +87,27 @@ impl World {
 
     /// With an environment and a clock.
     pub async fn with(environment: &[(&str, &str)], clock: Clock) -> Self {
-        Self::start(environment, clock, elsewhere()).await
+        Self::start(environment, clock, elsewhere(), Events::default()).await
+    }
+
+    /// Embedded, and the events that its bus takes. Nothing publishes any by itself.
+    pub async fn hearing(clock: Clock) -> (Self, mpsc::UnboundedReceiver<String>) {
+        let (heard, events) = mpsc::unbounded_channel();
+        let events_out = Events { heard: Some(heard), to: None };
+        (Self::start(&[], clock, None, events_out).await, events)
     }
 
     /// The same with its tables in the embedded DynamoDB, wherever those of others are.
     pub async fn embedded(environment: &[(&str, &str)], clock: Clock) -> Self {
-        Self::start(environment, clock, None).await
+        Self::start(environment, clock, None, Events::default()).await
     }
 
-    async fn start(environment: &[(&str, &str)], clock: Clock, dynamodb: Option<Elsewhere>) -> Self {
+    async fn start(environment: &[(&str, &str)], clock: Clock, dynamodb: Option<Elsewhere>, events: Events) -> Self {
         let environment: HashMap<String, String> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let lookup = |name: &str| environment.get(name).cloned();
         // Stories about recordings bring an archiver of their own, and sources that exist.
-        let setup = Setup { port: 0, data: Data::Ephemeral, triggers: false, dynamodb };
+        let setup = Setup { port: 0, data: Data::Ephemeral, triggers: false, events, dynamodb };
         let run = LocalRun::start(&setup, &lookup, Arc::clone(&clock)).await.expect("the local run starts");
         let clients = run.endpoints.stores.as_ref().expect("a local run has stores").connect().expect("clients");
         Self { run, http: http_client(), clients, environment, clock }

@@ -22,6 +22,7 @@ import traceback
 from pathlib import Path
 
 import deliveries
+import events
 import privileges
 import reconciler
 import recordings
@@ -50,24 +51,28 @@ def main():
 def inside(folder):
     began = time.monotonic()
     run("ip", "link", "set", "lo", "up")
-    for address in (source.ADDRESS, vocobase.ADDRESS):
+    for address in (source.ADDRESS, vocobase.ADDRESS, events.ADDRESS):
         run("ip", "address", "add", f"{address}/32", "dev", "lo")
     hosts = folder / "hosts"
     hosts.write_text(f"127.0.0.1 localhost\n{source.ADDRESS} {source.HOST} {source.FORBIDDEN_HOST}\n"
-                     f"{vocobase.ADDRESS} {vocobase.HOST}\n")
+                     f"{vocobase.ADDRESS} {vocobase.HOST}\n"
+                     f"{events.ADDRESS} {events.ENDPOINT_HOST} {events.SLACK_HOST}\n")
     run("mount", "--bind", hosts, "/etc/hosts")
     certificates(folder)
     source.serve(folder)
-    api = vocobase.Api(folder)
+    api, receiver = vocobase.Api(folder), events.Receiver(folder)
     emulator, stack = Emulator(folder), Stack(folder)
     try:
         emulator.wait()
         part("a failed first deployment does not block the next", failed_deployment, stack)
         platforms = part("deployment", deployment, stack, hosts)
+        queue, dead_letters = part("examples", events.subscribe, stack)
         part("commands", commands, stack, platforms)
         part("simulated calls", simulation, stack)
         part("recordings", recordings.show, stack, platforms, emulator)
         part("what never came", reconciler.show, stack, platforms, emulator, api, hookswitch)
+        part("events out", events.show, stack, platforms, queue, dead_letters, receiver)
+        part("what the bus does not take", events.undelivered, stack, platforms, emulator, queue, hookswitch)
         part("a second deployment keeps everything", second_deployment, stack)
         part("rotation under load", rotation.show, stack, platforms)
         part("least privilege", privileges.show, stack, platforms, emulator, api)
@@ -92,10 +97,11 @@ def run(*command, **more):
 
 
 def certificates(folder):
-    """An authority of this run, and one certificate for the source, the platform's API and all function URLs."""
+    """An authority of this run, and one certificate for every server and all function URLs."""
     quiet = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    names = f"DNS:{source.HOST},DNS:{source.FORBIDDEN_HOST},DNS:{vocobase.HOST},DNS:*.lambda-url.us-east-1.on.aws"
-    (folder / "names").write_text(f"subjectAltName={names}\n")
+    names = (source.HOST, source.FORBIDDEN_HOST, vocobase.HOST, events.ENDPOINT_HOST, events.SLACK_HOST,
+             "*.lambda-url.us-east-1.on.aws")
+    (folder / "names").write_text(f"subjectAltName={','.join(f'DNS:{name}' for name in names)}\n")
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=this run", "-keyout",
         "authority.key", "-out", "authority.pem", **quiet)
     run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=its hosts", "-keyout", "key.pem", "-out",
@@ -114,8 +120,7 @@ def failed_deployment(stack):
     left = [*stack.dynamodb.list_tables()["TableNames"], *(name for name in buckets if name.startswith(NAME)),
             *stack.secrets.list_secrets()["SecretList"], *stack.iam.list_roles()["Roles"]]
     expect(not left, f"the failed deployment left {left}")
-    stack.cloudformation.delete_stack(StackName=NAME)
-    stack.cloudformation.get_waiter("stack_delete_complete").wait(StackName=NAME, WaiterConfig={"Delay": 1})
+    stack.delete(NAME)
     print("  a function could not be created: everything rolled back, no table, bucket, secret or role left")
 
 
@@ -189,7 +194,8 @@ def commands(stack, platforms):
     hookswitch(stack, "secret", "retire", "exotel", "--yes")
     platforms.exotel = tuple(stack.secret("ExotelTokenSecret").split(":"))
 
-    [mapping] = stack.functions.list_event_source_mappings()["EventSourceMappings"]
+    archiver = f"{NAME}-recording_archiver"
+    [mapping] = stack.functions.list_event_source_mappings(FunctionName=archiver)["EventSourceMappings"]
     stack.functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
     said = hookswitch(stack, "doctor", succeeds=False)
     wrong = [line for line in said.splitlines() if line.startswith("wrong")]
@@ -218,8 +224,8 @@ def second_deployment(stack):
 
 def removal(stack):
     before = stack.contents()
-    stack.cloudformation.delete_stack(StackName=NAME)
-    stack.cloudformation.get_waiter("stack_delete_complete").wait(StackName=NAME, WaiterConfig={"Delay": 1})
+    for name in (*(f"{NAME}-{example}" for example in events.EXAMPLES), NAME):
+        stack.delete(name)
     left = stack.functions.list_functions()["Functions"]
     expect(not left, f"the stack is deleted, and its functions are not: {[function['FunctionName'] for function in left]}")
     expect(stack.contents() == before, "deleting the stack deleted or changed what it holds")

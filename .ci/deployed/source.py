@@ -5,13 +5,12 @@ A URL is presigned as S3's are, and answered 403 once it has expired. The name o
 """
 
 import hashlib
-import http.server
 import random
-import ssl
-import threading
 import time
 from datetime import datetime, timedelta, timezone
 from urllib.parse import parse_qs, urlsplit
+
+import tls
 
 HOST, ADDRESS = "recordings.deployed.example", "52.216.0.1"
 FORBIDDEN_HOST = "elsewhere.deployed.example"
@@ -39,39 +38,25 @@ def digest(name):
 def serve(folder):
     asked = {}
 
-    class Source(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Source(tls.Handler):
         def do_GET(self):
             parts = urlsplit(self.path)
             name = parts.path.strip("/").removesuffix(".wav")
             asked[name] = asked.get(name, 0) + 1
             if expired(parse_qs(parts.query)):
-                return self.answer(403)
+                return self.tell(403)
             if name.startswith("busy") and asked[name] == 1 or name.startswith("broken") and asked[name] > 1:
-                return self.answer(503)
+                return self.tell(503)
             whole = content(name)
             if name.startswith("broken"):
                 self.close_connection = True
-                return self.answer(200, whole[:-1], len(whole))
-            return self.answer(200, whole)
+                return self.tell(200, whole[:-1], len(whole))
+            return self.tell(200, whole)
 
-        def answer(self, status, body=b"", length=None):
-            self.send_response(status)
-            self.send_header("etag", '"of-this-run"')
-            self.send_header("content-type", "audio/wav")
-            self.send_header("content-length", str(length or len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+        def tell(self, status, body=b"", length=None):
+            self.answer(status, body, length, **{"etag": '"of-this-run"', "content-type": "audio/wav"})
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer((ADDRESS, 443), Source)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    tls.serve(folder, ADDRESS, Source)
 
 
 def expired(query):

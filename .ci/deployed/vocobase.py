@@ -1,12 +1,10 @@
 """Vocobase's API, at its own name: the calls that it holds, each with what its webhook says or should have said."""
 
-import http.server
 import json
-import ssl
-import threading
 from urllib.parse import parse_qs, urlsplit
 
 import deliveries
+import tls
 
 HOST, ADDRESS = "api.vocobase.com", "52.216.0.2"
 KEY = "rg_live_of_this_run"
@@ -17,29 +15,16 @@ class Api:
         self.calls, self.renewed, self.asked = {}, {}, []
         api = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(tls.Handler):
             def do_GET(self):
                 api.asked.append(urlsplit(self.path).path)
                 allowed = self.headers["authorization"] == f"Bearer {KEY}"
                 data = api.answer(urlsplit(self.path)) if allowed else None
                 status = 401 if not allowed else 200 if data else 404
                 body = json.dumps({"success": status == 200, "data": data}).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.answer(status, body, **{"content-type": "application/json"})
 
-            def log_message(self, *_):
-                pass
-
-        server = http.server.ThreadingHTTPServer((ADDRESS, 443), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tls.serve(folder, ADDRESS, Handler)
 
     def holds(self, body, renewed=None):
         """A call whose webhook says this, and the URL that its recording gets when it is asked for anew."""

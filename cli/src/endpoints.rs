@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use event_publisher::bus::Bus;
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::auth::exotel::Tokens;
 use shared::{Country, Provider, Webhook};
@@ -47,6 +48,9 @@ pub struct Stores {
     pub dynamodb: String,
     /// The endpoint of S3.
     pub s3: String,
+    /// The endpoint of EventBridge.
+    #[serde(default)]
+    pub eventbridge: String,
     /// The region that requests are signed for.
     pub region: String,
     /// Of the credentials.
@@ -55,6 +59,9 @@ pub struct Stores {
     pub secret_access_key: String,
     /// The bucket for recordings and large bodies.
     pub bucket: String,
+    /// The event bus.
+    #[serde(default)]
+    pub event_bus: String,
     /// `events` → `hookswitch-events` and so on.
     pub tables: BTreeMap<String, String>,
     /// `DEFAULT_COUNTRY`.
@@ -79,6 +86,12 @@ impl Stores {
         Ok(shared::storage::connect(&lookup)?)
     }
 
+    /// The event bus.
+    pub fn bus(&self) -> Result<Bus, crate::Failure> {
+        let environment = self.environment();
+        Ok(Bus::connect(&|name: &str| environment.get(name).cloned())?)
+    }
+
     /// The stores, to look into.
     pub fn open(&self) -> Result<Opened, crate::Failure> {
         let (clients, tables, bucket) = (self.connect()?, self.tables.clone(), self.bucket.clone());
@@ -100,6 +113,8 @@ impl Stores {
             ("AWS_SECRET_ACCESS_KEY", &self.secret_access_key),
             ("AWS_ENDPOINT_URL_DYNAMODB", &self.dynamodb),
             ("AWS_ENDPOINT_URL_S3", &self.s3),
+            ("AWS_ENDPOINT_URL_EVENTBRIDGE", &self.eventbridge),
+            ("EVENT_BUS_NAME", &self.event_bus),
         ] {
             environment.insert(name.to_owned(), value.clone());
         }

@@ -1,6 +1,7 @@
 //! The `hookswitch` command. `main` reads the arguments and the environment; what the commands do is here, so that the
 //! tests run the same.
 
+pub mod brief;
 pub mod dev;
 pub mod doctor;
 pub mod endpoints;
@@ -15,6 +16,7 @@ pub mod simulate;
 pub mod stack;
 pub mod target;
 pub mod template;
+pub mod undelivered;
 pub mod urls;
 
 use std::error::Error;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use cli::Failure;
-use cli::dev::{Data, LocalRun, Setup};
+use cli::dev::{Data, Events, LocalRun, Setup};
 use shared::{Instant, Webhook, logging};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,9 +27,11 @@ enum Command {
     Secret(cli::secret::Options),
     Doctor(cli::doctor::Options),
     Recordings(cli::recordings::Options),
+    Brief(cli::brief::Options),
     Quarantine(cli::quarantine::Options),
     Rebuild(cli::rebuild::Options),
     Replay(cli::replay::Options),
+    Undelivered(cli::undelivered::Options),
 }
 
 /// Run the whole bundle on this machine: every function, DynamoDB and S3, without an account.
@@ -39,12 +41,16 @@ Examples:
   hookswitch dev                         functions on 9000, DynamoDB on 9001, S3 on 9002; data in .hookswitch/
   hookswitch dev --port 9100             the three ports from 9100 on
   hookswitch dev --ephemeral             keep nothing when it stops
+  hookswitch dev --events | jq .type     what happens in calls, as it would be on the event bus
+  hookswitch dev --events-to http://127.0.0.1:3000/events
 
 Environment:
   VOCOBASE_SECRETS               what Vocobase signs with, separated by commas
   EXOTEL_TOKEN_SECRETS           what signs the tokens in Exotel's URLs, kid:secret, separated by commas
   EXOTEL_SESSION_TOKENS_ONLY     true: only session_start takes a function token
   TIMESTAMP_TOLERANCE_SECONDS    how far a Vocobase timestamp may be from now (300)
+  DEFAULT_COUNTRY                of telephone numbers that come without its code (IN)
+  HISTORY_MS                     how long a caller's history may take (300)
   DEADLINE_MS                    how long a delivery may take (5000; at most 10000)
   RETENTION_DAYS                 when items expire (never)
   VOCOBASE_API_KEY               asks Vocobase for calls whose webhook never came (not set: nothing is asked)
@@ -59,6 +65,12 @@ struct Dev {
     /// Keep everything in memory and a temporary folder, and forget it when it stops.
     #[arg(long)]
     ephemeral: bool,
+    /// Print each event as one line of JSON on standard output; what else is said goes to standard error.
+    #[arg(long)]
+    events: bool,
+    /// Post each event there, as application/cloudevents+json.
+    #[arg(long, value_name = "URL")]
+    events_to: Option<url::Url>,
 }
 
 #[allow(clippy::disallowed_methods, reason = "the edge: the environment is read here and passed in")]
@@ -74,6 +86,7 @@ async fn main() -> ExitCode {
         Command::Recordings(options) => {
             cli::recordings::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
         }
+        Command::Brief(options) => cli::brief::run(&options, Instant::now(), std::io::stdout().lock()).await,
         Command::Quarantine(options) => {
             let terminal = std::io::stdout().is_terminal();
             cli::quarantine::run(&options, Instant::now(), std::io::stdout().lock(), terminal, confirm).await
@@ -82,6 +95,10 @@ async fn main() -> ExitCode {
             cli::rebuild::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
         }
         Command::Replay(options) => cli::replay::run(&options, Instant::now(), std::io::stdout().lock()).await,
+        Command::Undelivered(options) => {
+            let terminal = std::io::stdout().is_terminal();
+            cli::undelivered::run(&options, Instant::now(), std::io::stdout().lock(), terminal, confirm).await
+        }
         Command::Simulate(options) => cli::simulate::run(&options, std::io::stdout().lock()).await,
         Command::Secret(options) => cli::secret::run(&options, std::io::stdout().lock(), hidden, confirm).await,
         Command::Doctor(options) => {
@@ -106,9 +123,20 @@ async fn dev(options: Dev) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt()).map_err(no_signal)?, signal(SignalKind::terminate()).map_err(no_signal)?);
     let data = if options.ephemeral { Data::Ephemeral } else { Data::Folder(options.data) };
-    let setup = Setup { port: options.port, data: data.clone(), triggers: true, dynamodb: None };
+    let (heard, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let events_out = Events { heard: options.events.then_some(heard), to: options.events_to };
+    let setup = Setup { port: options.port, data: data.clone(), triggers: true, events: events_out, dynamodb: None };
     let run = LocalRun::start(&setup, &environment, Arc::new(Instant::now)).await?;
-    print(&banner(&run, &data));
+    if options.events {
+        say(&banner(&run, &data));
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                print(&event);
+            }
+        });
+    } else {
+        print(&banner(&run, &data));
+    }
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

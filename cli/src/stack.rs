@@ -6,6 +6,7 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_cloudformation::types::Stack as Described;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use aws_types::service_config::ServiceConfigKey;
+use event_publisher::bus::Bus;
 use shared::auth::exotel::{self, Tokens};
 use shared::storage::{Clients, https};
 use shared::{Country, Webhook};
@@ -118,6 +119,11 @@ impl Stack {
         let country = self.parameter("DefaultCountry").and_then(Country::parse);
         let default_country = country.ok_or_else(|| self.other_template("parameter DefaultCountry"))?;
         Ok(Opened { clients, tables, bucket, retention_days: Some(retention), default_country })
+    }
+
+    /// Its event bus.
+    pub fn bus(&self) -> Result<Bus, Failure> {
+        Ok(Bus::new(aws_sdk_eventbridge::Client::new(&self.config), self.output("EventBus")?.to_owned()))
     }
 
     /// A function's URL, without a token.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use event_publisher::bus::Bus;
 use shared::Country;
 use shared::config::Storage;
 use shared::storage::{Clients, Tables};
@@ -47,6 +48,17 @@ impl Target {
                     .stores
                     .ok_or_else(|| Failure("the local run does not say where its stores are".to_owned()))?;
                 stores.open()
+            }
+        }
+    }
+
+    /// Finds the event bus.
+    pub async fn bus(&self) -> Result<Bus, Failure> {
+        match &self.stack {
+            Some(stack) => Stack::find(stack).await?.bus(),
+            None => {
+                let stores = local(self.port).await?.stores;
+                stores.ok_or_else(|| Failure("the local run does not say where its bus is".to_owned()))?.bus()
             }
         }
     }

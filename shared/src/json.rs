@@ -26,6 +26,30 @@ impl Json {
         Ok(Self(Reader { text: raw.get(), at: 0 }.value(MAX_DEPTH)?))
     }
 
+    /// A text.
+    pub fn text(text: &str) -> Self {
+        Self(serde_json::Value::from(text).to_string())
+    }
+
+    /// A list of these.
+    pub fn list<'a>(values: impl IntoIterator<Item = &'a Self>) -> Self {
+        let values: Vec<&str> = values.into_iter().map(Self::as_str).collect();
+        Self(format!("[{}]", values.join(",")))
+    }
+
+    /// An object of these members.
+    pub fn object(members: &BTreeMap<String, Self>) -> Self {
+        let member = |(name, value): (&String, &Self)| format!("{}:{}", Self::text(name).0, value.0);
+        let members: Vec<String> = members.iter().map(member).collect();
+        Self(format!("{{{}}}", members.join(",")))
+    }
+
+    /// A value as JSON; `null` where it has no JSON.
+    pub fn of(value: &impl Serialize) -> Self {
+        let text = serde_json::to_string(value).ok();
+        text.and_then(|text| Self::parse(&text).ok()).unwrap_or_else(|| Self("null".to_owned()))
+    }
+
     /// The canonical text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -191,6 +215,16 @@ mod tests {
         ] {
             assert_eq!(Json::parse(text).unwrap().is_empty(), empty, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_put_together_is_canonical_too() {
+        let members = [("b", Json::text("\"")), ("a\"", Json::list(&[Json::text("ä"), Json::parse("1.50").unwrap()]))];
+        let members = BTreeMap::from(members.map(|(name, value)| (name.to_owned(), value)));
+        for json in [Json::object(&members), Json::object(&BTreeMap::new()), Json::list([])] {
+            assert_eq!(Json::parse(json.as_str()).unwrap(), json);
+        }
+        assert_eq!(Json::object(&members).as_str(), r#"{"a\"":["ä",1.50],"b":"\""}"#);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! [`webhook`], the edge, knows them all and is the only place that names `lambda_http`.
 
 pub mod auth;
+pub mod brief;
 pub mod call;
 pub mod config;
 pub mod contact;

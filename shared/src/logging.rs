@@ -10,7 +10,7 @@ use crate::config::{ConfigError, Lookup};
 
 /// The crates whose lines are wanted; all others are heard at `trace` only, since an HTTP client's debug output holds
 /// whole requests.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "shared",
     "cli",
     "session_start",
@@ -21,6 +21,7 @@ const OURS: [&str; 10] = [
     "session_completed",
     "recording_archiver",
     "reconciler",
+    "event_publisher",
 ];
 
 /// JSON lines on standard output, at `LOG_LEVEL` (default `info`): what CloudWatch Logs reads.

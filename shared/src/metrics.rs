@@ -39,6 +39,9 @@ pub const RECONCILER_RUNS: &str = "ReconcilerRuns";
 /// What the reconciler found missing, by `outcome`: `recovered`, `url_renewed` or `not_recovered`. Count.
 pub const RECONCILED: &str = "Reconciled";
 
+/// Events of calls, by `type` and `outcome` (`published` or `undelivered`) and over all types. Count.
+pub const EVENTS: &str = "Events";
+
 /// Writes metrics for one stack, or none, as on the local run.
 #[derive(Default)]
 pub struct Metrics {
@@ -102,6 +105,16 @@ impl Metrics {
             let counted = [(RECONCILED, "Count", f64::from(*count))];
             self.write(now, &[("outcome", outcome)], &[(&[&["stack", "outcome"]], &counted)]);
         }
+    }
+
+    /// Counts events of one type that came to one outcome.
+    pub fn events(&self, kind: &str, outcome: &str, count: u32, now: Instant) {
+        let counted = [(EVENTS, "Count", f64::from(count))];
+        self.write(
+            now,
+            &[("type", kind), ("outcome", outcome)],
+            &[(&[&["stack", "type", "outcome"], &["stack", "outcome"]], &counted)],
+        );
     }
 
     fn write(&self, now: Instant, dimensions: &[(&str, &str)], groups: &[Group<'_>]) {

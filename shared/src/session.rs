@@ -96,6 +96,11 @@ pub struct SessionKey {
 /// What `DynamoDB` takes as a partition key, in bytes.
 pub(crate) const MAX_KEY_BYTES: usize = 2048;
 
+/// How the ids of the sessions begin that `hookswitch doctor` makes up.
+pub const TRIAL_PREFIX: &str = "doctor-";
+/// What follows: so many random letters and digits.
+pub const TRIAL_LENGTH: usize = 12;
+
 impl SessionKey {
     /// Refuses ids that cannot be a key: empty, or over 2048 bytes with the provider's name.
     pub fn new(provider: Provider, id: &str) -> Result<Self, BadSessionId> {
@@ -114,6 +119,12 @@ impl SessionKey {
     /// The platform's own id.
     pub fn id(&self) -> &str {
         &self.key[self.provider.name().len() + 1..]
+    }
+
+    /// Whether it is one that `hookswitch doctor` made up: [`TRIAL_PREFIX`] and [`TRIAL_LENGTH`] letters and digits.
+    pub fn is_trial(&self) -> bool {
+        let random = self.id().strip_prefix(TRIAL_PREFIX);
+        random.is_some_and(|id| id.len() == TRIAL_LENGTH && id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
     }
 
     /// One of `of` shards, always the same for the same call.

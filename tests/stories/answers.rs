@@ -628,7 +628,7 @@ async fn the_local_run_says_that_it_is_well_and_where_everything_is() {
     members.sort_unstable();
     let mut expected = Webhook::ALL.map(Webhook::name).to_vec();
     expected.extend(["vocobase_secret", "dynamodb", "s3", "region", "access_key_id", "secret_access_key"]);
-    expected.extend(["bucket", "tables"]);
+    expected.extend(["bucket", "tables", "default_country", "eventbridge", "event_bus"]);
     expected.sort_unstable();
     assert_eq!(members, expected);
     let tables = ["events", "profiles", "recordings", "sessions", "transcripts"];

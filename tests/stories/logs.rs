@@ -206,7 +206,7 @@ async fn the_log_has_a_line_for_every_delivery_and_nothing_private_in_it() {
         .map(|(sent, status)| (sent.webhook.name(), status.as_str(), sent.outcome))
         .collect();
     assert_eq!(lines, expected, "{log}");
-    assert!(log.contains("a member of a profile cannot be read"), "{log}");
+    assert!(log.contains("an answer is not what its profile asks for"), "{log}");
 
     let mut private = vec![
         SAID,

@@ -4,10 +4,12 @@
 
 mod answers;
 mod authentication;
+mod brief;
 mod commands;
 mod deadline;
 mod deployed;
 mod erasure;
+mod events;
 mod examples;
 mod faults;
 mod lambda;

@@ -960,7 +960,8 @@ async fn a_local_run_with_a_key_looks_by_itself() {
         "VOCOBASE_API_KEY" => Some(KEY.to_owned()),
         _ => None,
     };
-    let setup = Setup { port: 0, data: Data::Ephemeral, triggers: true, dynamodb: None };
+    let setup =
+        Setup { port: 0, data: Data::Ephemeral, triggers: true, events: cli::dev::Events::default(), dynamodb: None };
     let run = LocalRun::start(&setup, &lookup, tests::now()).await.unwrap();
     platform.asked(2).await;
     let stores = run.endpoints.stores.as_ref().unwrap();

@@ -274,6 +274,23 @@ async fn a_leaked_session_start_url_tells_the_profile_and_hands_out_urls_for_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_memory_a_leaked_session_start_url_tells_a_numbers_history_and_without_it_none() {
+    let world = World::with(&SECRETS, now()).await;
+    let leaked = format!("?token={}", known().function_token(Webhook::SessionStart).unwrap());
+    let body = |session: &str, bot: &str| json!({ "session_id": session, "bot_id": bot, "contact_uri": "+919876543210", "start_time": "2026-03-15T14:30:00Z" });
+    let greeting = "{{ history.calls }} calls";
+    for (name, memory) in [("bot#remembers", json!(true)), ("bot#forgets", json!(false)), ("bot#unsaid", Value::Null)] {
+        crate::answers::put_profile(&world, name, &json!({ "greeting": greeting, "memory": memory })).await;
+    }
+    assert_eq!(world.deliver(Webhook::SessionEnd, body("earlier", "b1").to_string()).await.status, 200);
+    for (bot, told) in [("remembers", "1 calls"), ("forgets", " calls"), ("unsaid", " calls")] {
+        let answer = post(&world, Webhook::SessionStart, &leaked, body("forged", bot).to_string()).await;
+        let said = &answer.json["response"]["data"]["greeting_message"]["text"];
+        assert_eq!(said.as_str().unwrap().replace("0 calls", " calls"), told, "{bot}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_answer_and_no_line_of_the_log_says_a_credential_or_repeats_what_came() {
     let world = World::with(&SECRETS, now()).await;
     let log = Log::of(&["shared", "session_start", "session_end", "session_completed"]);

@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_publisher::Publisher;
+use event_publisher::bus::SOURCE;
+use event_publisher::event::Kind;
 use reconciler::Reconciler;
 use recording_archiver::Archiver;
 use serde_json::{Value, json};
 use shared::config::{DEFAULT_DEADLINE_MS, DEFAULT_TOLERANCE_SECONDS, Lookup};
-use shared::metrics::{DELIVERIES, Metrics, NAMESPACE, RECONCILED, RECONCILER_RUNS};
+use shared::metrics::{DELIVERIES, EVENTS, Metrics, NAMESPACE, RECONCILED, RECONCILER_RUNS};
+use shared::profile::Reason;
 use shared::recording::State;
 use shared::storage::{BY_CONTACT, BY_DAY, UNFINISHED};
 use shared::webhook::App;
@@ -20,24 +24,28 @@ use shared::{Instant, Provider, Webhook};
 
 type Names = BTreeSet<String>;
 
-/// The functions that no platform calls.
-const SCHEDULED: [&str; 2] = ["recording_archiver", "reconciler"];
+/// The functions that no platform calls: they have a schedule, or the stream of a table.
+const OURS: [&str; 3] = ["recording_archiver", "reconciler", "event_publisher"];
+/// Those that a stream calls.
+const BY_STREAM: [&str; 2] = ["recording_archiver", "event_publisher"];
 /// AWS's page "Limits that apply to alarms based on metric math expressions".
 const METRICS_OF_AN_ALARM: usize = 10;
 
 /// What the functions read and the template leaves alone.
-const NOT_SET: [(&str, &str); 17] = [
+const NOT_SET: [(&str, &str); 19] = [
     ("AWS_REGION", "Lambda sets it"),
     ("AWS_ACCESS_KEY_ID", "Lambda sets it"),
     ("AWS_SECRET_ACCESS_KEY", "Lambda sets it"),
     ("AWS_SESSION_TOKEN", "Lambda sets it"),
     ("AWS_ENDPOINT_URL", "AWS's own are meant"),
     ("AWS_ENDPOINT_URL_DYNAMODB", "AWS's own are meant"),
+    ("AWS_ENDPOINT_URL_EVENTBRIDGE", "AWS's own are meant"),
     ("AWS_ENDPOINT_URL_S3", "AWS's own are meant"),
     ("AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS's own are meant"),
     ("EXOTEL_TOKEN_SECRETS", "Secrets Manager holds them: a template's values can be read by whoever sees the stack"),
     ("VOCOBASE_SECRETS", "Secrets Manager holds them: a template's values can be read by whoever sees the stack"),
     ("DEADLINE_MS", "the default suits both platforms"),
+    ("HISTORY_MS", "the default leaves time for the answer"),
     ("TIMESTAMP_TOLERANCE_SECONDS", "the default suits Vocobase"),
     ("RECORDING_MAX_BYTES", "the default is longer than any call"),
     ("RECORDING_CA_FILE", "recordings are at public hosts"),
@@ -64,7 +72,7 @@ fn every_function_has_its_folder_its_resources_and_its_line_in_the_docs() {
         let log_group = &template.resource(&format!("{camel}LogGroup"))["Properties"];
         assert_eq!(log_group["LogGroupName"], sub(&format!("/aws/lambda/${{AWS::StackName}}-{name}")));
         assert_eq!(log_group["RetentionInDays"], reference("LogRetentionDays"));
-        let url = if SCHEDULED.contains(&name.as_str()) { Value::Null } else { json!({ "AuthType": "NONE" }) };
+        let url = if OURS.contains(&name.as_str()) { Value::Null } else { json!({ "AuthType": "NONE" }) };
         assert_eq!(function["FunctionUrlConfig"], url, "{name}");
     }
 }
@@ -197,6 +205,118 @@ fn the_archiver_is_brought_new_jobs_by_the_stream_of_their_table() {
 }
 
 #[test]
+fn the_publisher_is_brought_what_it_tells_and_tries_for_longer_than_it_waits_for_the_bus() {
+    let template = Template::read();
+    let publisher = &template.resource("EventPublisherFunction")["Properties"];
+    let events = publisher["Events"].as_object().unwrap();
+    let mut patterns = BTreeMap::new();
+    for mapping in events.values().map(|event| &event["Properties"]) {
+        let table = string(&mapping["Stream"]["Fn::GetAtt"][0]);
+        assert_eq!(mapping["Stream"], get(&table, "StreamArn"));
+        for (what, expected) in [
+            ("FunctionResponseTypes", json!(["ReportBatchItemFailures"])),
+            ("BisectBatchOnFunctionError", json!(true)),
+            ("MaximumRetryAttempts", Value::Null),
+            ("DestinationConfig", json!({ "OnFailure": { "Type": "SQS", "Destination": get("FailureQueue", "Arn") } })),
+        ] {
+            assert_eq!(mapping[what], expected, "{table}");
+        }
+        let age = mapping["MaximumRecordAgeInSeconds"].as_i64().unwrap();
+        assert!(age > event_publisher::PATIENCE_SECONDS, "{table}: given up before it is put aside");
+        let pattern = string(&mapping["FilterCriteria"]["Filters"][0]["Pattern"]);
+        patterns.insert(table, serde_json::from_str::<Value>(&pattern).unwrap());
+    }
+    let view = |table: &str| &template.resource(table)["Properties"]["StreamSpecification"]["StreamViewType"];
+    assert_eq!(view("EventsTable"), "NEW_IMAGE", "the filter looks into the new item");
+    assert_eq!(view("SessionsTable"), "NEW_AND_OLD_IMAGES", "what is new of a call is told by what it was");
+
+    let deliveries = &patterns["EventsTable"];
+    assert_eq!(deliveries["eventName"], json!(["INSERT"]));
+    let told = between(&source("../functions/event_publisher/src/lib.rs"), "let says = [", "]").to_owned();
+    let told = names(told.split("Webhook::").skip(1).map(|name| name.trim().trim_end_matches(',')));
+    let webhooks = list(&deliveries["dynamodb"]["NewImage"]["webhook"]["S"]).iter().map(string);
+    let webhooks: Vec<Webhook> = webhooks.map(|name| name.parse().unwrap()).collect();
+    assert_eq!(names(webhooks.iter().map(|webhook| camel_case(webhook.name()))), told);
+    let session = &deliveries["dynamodb"]["Keys"]["session"]["S"];
+    let prefixes = names(webhooks.iter().map(|webhook| format!("{}#", webhook.provider().name())));
+    assert_eq!(names(list(session).iter().map(|prefix| string(&prefix["prefix"]))), prefixes);
+    let state = |table: &str| names(list(&patterns[table]["dynamodb"]["NewImage"]["state"]["S"]).iter().map(string));
+    assert_eq!(state("SessionsTable"), names([shared::call::State::Ended.name()]));
+    let is_over = |state: &&State| ![State::Pending, State::Copying].contains(state);
+    assert_eq!(state("RecordingsTable"), names(State::ALL.iter().filter(is_over).map(|state| state.name())));
+}
+
+/// Source: Amazon DynamoDB Developer Guide, "Change data capture for DynamoDB Streams": no more than two processes
+/// should read from a shard at a time.
+#[test]
+fn no_stream_has_more_than_two_readers() {
+    let mut readers: BTreeMap<String, u32> = BTreeMap::new();
+    for function in Template::read().of_type("AWS::Serverless::Function").values() {
+        for event in function["Properties"]["Events"].as_object().into_iter().flatten() {
+            if let Some(table) = event.1["Properties"]["Stream"]["Fn::GetAtt"][0].as_str() {
+                *readers.entry(table.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    assert_eq!(names(readers.keys()), names(["EventsTable", "SessionsTable", "RecordingsTable"]));
+    assert!(readers.values().all(|readers| *readers <= 2), "{readers:?}");
+}
+
+#[test]
+fn events_have_the_source_types_and_members_that_the_examples_look_at() {
+    let bus = Template::read().resource("EventBus")["Properties"]["Name"].clone();
+    assert_eq!(bus, reference("AWS::StackName"), "the examples say that the bus has the name of the stack");
+    for example in ["queue", "http", "slack", "step-functions"] {
+        let text = read(&format!("infra/examples/{example}.yaml"));
+        assert!(text.contains(&format!("sam deploy -t infra/examples/{example}.yaml --stack-name hookswitch-")));
+        let template = Template(written_out(serde_yaml_ng::from_str(&text).unwrap()));
+        for (logical, rule) in template.of_type("AWS::Events::Rule") {
+            let (rule, logical) = (&rule["Properties"], format!("{example}: {logical}"));
+            assert_eq!(rule["EventBusName"], reference("Bus"), "{logical}");
+            assert_eq!(rule["EventPattern"]["source"], json!([SOURCE]), "{logical}");
+            let kinds = some_or_none(&rule["EventPattern"]["detail-type"]).map(string).collect::<Vec<_>>();
+            assert!(
+                kinds.iter().all(|kind| Kind::ALL.map(Kind::name).contains(&kind.as_str())),
+                "{logical}: {kinds:?}"
+            );
+            for target in list(&rule["Targets"]) {
+                assert_eq!(target["DeadLetterConfig"]["Arn"], get("DeadLetters", "Arn"), "{logical}");
+                let paths = target["InputTransformer"]["InputPathsMap"].as_object().into_iter().flatten();
+                for path in paths.map(|(_, path)| string(path)) {
+                    for kind in &kinds {
+                        assert!(
+                            is_described(kind, path.trim_start_matches("$.detail.")),
+                            "{logical}: {kind} has no {path}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether `docs/events` describes the member of an event at that path. A member that is described without its own
+/// members may have any.
+fn is_described(kind: &str, path: &str) -> bool {
+    let schema = |name: &str| serde_json::from_str::<Value>(&read(&format!("docs/events/{name}.json"))).unwrap();
+    let (mut root, mut path) = (schema("event"), path);
+    if let Some(rest) = path.strip_prefix("data.") {
+        (root, path) = (schema(kind), rest);
+    }
+    let mut at = &root;
+    for name in path.split('.') {
+        if let Some(reference) = at["$ref"].as_str() {
+            at = root.pointer(reference.trim_start_matches('#')).unwrap();
+        }
+        match at.get("properties") {
+            Some(members) => at = &members[name],
+            None => return !at.is_null(),
+        }
+    }
+    !at.is_null()
+}
+
+#[test]
 fn what_holds_data_outlives_the_stack_but_not_a_first_deployment_that_failed() {
     let template = Template::read();
     let kinds = ["AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SecretsManager::Secret", "AWS::SQS::Queue"];
@@ -273,7 +393,7 @@ fn alarms_look_at_every_function_and_at_metrics_that_are_written() {
                 ("VocobaseServerErrorRateAlarm", _, provider) => {
                     provider.is_ok_and(|provider| provider == Provider::Vocobase)
                 }
-                (_, "IteratorAge", _) => name.as_str() == "recording_archiver",
+                (_, "IteratorAge", _) => BY_STREAM.contains(&name.as_str()),
                 _ => true,
             };
             let expected =
@@ -300,10 +420,13 @@ fn the_dashboard_shows_every_alarm_and_function_and_metrics_that_are_written() {
         let words = metric.iter().map_while(Value::as_str).collect::<Vec<_>>();
         match words.as_slice() {
             // A search, by dimensions and name as they are written.
-            [] => assert!(
-                string(&metric[0]["expression"])
-                    .contains("'{Hookswitch,stack,webhook,outcome} MetricName=\"Deliveries\"")
-            ),
+            [] => {
+                let search = string(&metric[0]["expression"]);
+                let dimensions = between(&search, "{Hookswitch,", "}").split(',');
+                let mut dimensions: BTreeMap<_, _> = dimensions.map(|name| (name.to_owned(), Value::Null)).collect();
+                dimensions.insert("outcome".to_owned(), json!(between(&search, "outcome=\"", "\"")));
+                written.check("the dashboard", between(&search, "MetricName=\"", "\""), &dimensions);
+            }
             // The one before, by another statistic.
             ["..."] => {}
             [NAMESPACE, name, dimensions @ ..] => {
@@ -320,6 +443,7 @@ fn the_dashboard_shows_every_alarm_and_function_and_metrics_that_are_written() {
     let tables = cli::template::tables().unwrap().into_keys().filter(|table| table != "profiles").collect();
     assert_eq!(shown.remove("Url5xxCount"), Some(webhooks));
     assert_eq!(shown.remove("ConsumedWriteCapacityUnits"), Some(tables));
+    assert_eq!(shown.remove("IteratorAge"), Some(names(BY_STREAM)));
     for (metric, of) in shown {
         assert_eq!(of, functions(), "{metric}");
     }
@@ -342,11 +466,14 @@ fn every_metric_and_outcome_is_explained_and_counted() {
     assert_eq!(outcomes("outcome of a recording"), written.recordings);
     assert_eq!(outcomes("outcome of a run"), written.runs);
     assert_eq!(outcomes("outcome of what was missing"), written.missing);
+    assert_eq!(outcomes("outcome of an event"), written.events);
+    assert_eq!(outcomes("reason of a fallback"), names(Reason::ALL.map(Reason::name)));
 
     let (webhooks, outcomes) = (Webhook::ALL.len(), written.deliveries.len());
     let by_stack = written.metrics.iter().filter(|(_, _, dimensions)| dimensions.len() == 1).count();
     let of_schedules = written.recordings.len() + written.runs.len() + written.missing.len();
-    let most = webhooks * outcomes + outcomes + webhooks + of_schedules + by_stack;
+    let of_events = (Kind::ALL.len() + 1) * written.events.len();
+    let most = webhooks * outcomes + outcomes + webhooks + of_schedules + of_events + Reason::ALL.len() + by_stack;
     let cost = format!("{most} at most: `Deliveries` {webhooks} webhooks × {outcomes} outcomes and {outcomes} in all");
     assert!(operations.contains(&cost), "the costs do not say: {cost}");
     let alarms = Template::read().of_type("AWS::CloudWatch::Alarm");
@@ -448,10 +575,12 @@ fn writes_metrics() {
     let metrics = Metrics::read(&|name| (name == "STACK_NAME").then(|| "hookswitch".to_owned()));
     let now = Instant::now();
     metrics.delivery(Webhook::SessionEnd, "stored", Duration::from_millis(5), now);
+    metrics.fallback(Reason::NoProfile.name(), now);
     metrics.recording("waiting", now);
     metrics.archived(1, Duration::from_secs(1), Some(now), now);
     metrics.oldest_unfinished(None, now);
     metrics.reconciled("complete", &[("recovered", 1)], now);
+    metrics.events(Kind::CallEnded.name(), "published", 1, now);
 }
 
 /// What the functions write: each metric's name, unit and dimensions, and the words of its outcomes.
@@ -461,6 +590,7 @@ struct Written {
     recordings: Names,
     runs: Names,
     missing: Names,
+    events: Names,
 }
 
 impl Written {
@@ -489,7 +619,9 @@ impl Written {
         let reconciler = "../functions/reconciler/src/lib.rs";
         let runs = of(reconciler, "let (word, found) = match &ended {", "};");
         let missing = of(reconciler, "let counts = [", "];");
-        Self { metrics, deliveries, recordings, runs, missing }
+        let mut events = of("../functions/event_publisher/src/lib.rs", "const PUBLISHED", ";");
+        events.extend(of("../functions/event_publisher/src/lib.rs", "const UNDELIVERED", ";"));
+        Self { metrics, deliveries, recordings, runs, missing, events }
     }
 
     /// Fails unless the metric is written with just these dimensions, and their values can occur.
@@ -502,11 +634,12 @@ impl Written {
                 DELIVERIES => &self.deliveries,
                 RECONCILER_RUNS => &self.runs,
                 RECONCILED => &self.missing,
+                EVENTS => &self.events,
                 _ => &self.recordings,
             };
             assert!(words.contains(&outcome), "{by} looks at {metric} of the outcome {outcome}, which there is not");
         }
-        if let Some(webhook) = dimensions.get("webhook").map(string) {
+        if let Some(webhook) = dimensions.get("webhook").and_then(Value::as_str) {
             assert!(webhook.parse::<Webhook>().is_ok(), "{by} looks at {metric} of {webhook}");
         }
     }
@@ -624,9 +757,9 @@ fn metrics_of(alarm: &Value) -> Vec<Value> {
     }
 }
 
-/// The functions: one for each webhook, and those that have a schedule.
+/// The functions: one for each webhook, and ours.
 fn functions() -> Names {
-    names(Webhook::ALL.map(Webhook::name).into_iter().chain(SCHEDULED))
+    names(Webhook::ALL.map(Webhook::name).into_iter().chain(OURS))
 }
 
 fn names(names: impl IntoIterator<Item = impl ToString>) -> Names {
@@ -649,6 +782,7 @@ fn asked_by(function: &str, value: Lookup<'_>) -> Result<Names, String> {
     let started = match function {
         "recording_archiver" => Archiver::from_environment(&lookup).map(drop),
         "reconciler" => Reconciler::from_environment(&lookup, clock).map(drop),
+        "event_publisher" => Publisher::from_environment(&lookup).map(drop),
         webhook => {
             let webhook = webhook.parse().map_err(|_| format!("{webhook} is no function"))?;
             App::from_environment(webhook, &lookup, clock).map(drop)

@@ -1,11 +1,13 @@
 //! The local run: every function behind the URL it would have, over an embedded DynamoDB and an embedded S3. The
 //! functions are the real ones and talk to the stores with the real SDK over HTTP.
 
+mod bus;
 mod http;
 mod server;
 mod stores;
 mod triggers;
 
+pub use bus::Events;
 pub use server::{CONNECTIONS, DELIVERIES, call, serve};
 
 use std::collections::BTreeMap;
@@ -14,6 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_publisher::Publisher;
+use event_publisher::bus::Bus;
 use reconciler::Reconciler;
 use reconciler::api::Patience;
 use recording_archiver::Archiver;
@@ -25,9 +29,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::Failure;
 use crate::endpoints::{Endpoints, Stores, with_token};
 use crate::template::LOCAL_STACK;
+use crate::{Failure, http_client};
 
 /// Signs local Vocobase deliveries unless `VOCOBASE_SECRETS` says otherwise.
 pub const DEFAULT_VOCOBASE_SECRETS: &str = "whsec_hookswitch_local";
@@ -37,6 +41,7 @@ const ACCESS_KEY_ID: &str = "hookswitch";
 const SECRET_ACCESS_KEY: &str = "hookswitch-local";
 const REGION: &str = "us-east-1";
 const BUCKET: &str = "hookswitch-recordings";
+const EVENT_BUS: &str = "hookswitch";
 
 /// How long running requests may take to finish once it is time to stop. Longer than any function's deadline.
 const GRACE: Duration = Duration::from_secs(12);
@@ -71,10 +76,12 @@ pub struct Setup {
     pub port: u16,
     /// Where things are kept.
     pub data: Data,
-    /// Whether stream and schedules do their work: recordings are fetched and, with a key of Vocobase's API, calls are
-    /// looked for whose webhook never came.
+    /// Whether streams and schedules do their work: recordings are fetched, events published and, with a key of
+    /// Vocobase's API, calls are looked for whose webhook never came.
     pub triggers: bool,
-    /// Where the tables are instead of the embedded DynamoDB. Its stream is not read.
+    /// Where events go that the local bus takes.
+    pub events: Events,
+    /// Where the tables are instead of the embedded DynamoDB. Its streams are not read.
     pub dynamodb: Option<Elsewhere>,
 }
 
@@ -120,11 +127,14 @@ impl LocalRun {
                 [base, base + 1, last]
             }
         };
+        // On a port that nobody has to know: `/endpoints` says it.
+        let bus = listen(0).await?;
         let [functions, dynamodb, s3] = [listen(ports[0]).await?, listen(ports[1]).await?, listen(ports[2]).await?];
         let url = |listener: &TcpListener| listener.local_addr().map(|address| format!("http://{address}"));
         let unknown = |error: std::io::Error| Failure(format!("a port that was opened has no address: {error}"));
         let base = url(&functions).map_err(unknown)?;
         let (dynamodb_url, s3_url) = (url(&dynamodb).map_err(unknown)?, url(&s3).map_err(unknown)?);
+        let bus_url = url(&bus).map_err(unknown)?;
 
         let (stop, stopped) = watch::channel(false);
         let (elsewhere, access_key_id) = match &setup.dynamodb {
@@ -136,10 +146,12 @@ impl LocalRun {
         let mut found = Stores {
             dynamodb: dynamodb_url,
             s3: s3_url,
+            eventbridge: bus_url,
             region: REGION.to_owned(),
             access_key_id: access_key_id.to_owned(),
             secret_access_key: SECRET_ACCESS_KEY.to_owned(),
             bucket: BUCKET.to_owned(),
+            event_bus: EVENT_BUS.to_owned(),
             tables: BTreeMap::new(),
             default_country: shared::config::country(lookup)?,
         };
@@ -160,13 +172,19 @@ impl LocalRun {
             apps.insert(webhook, App::new(webhook, config, found.connect()?, Arc::clone(&clock)));
         }
 
-        let mut triggered = Vec::new();
+        let taken = bus::serve(bus, setup.events.clone(), http_client()?, stopped.clone());
+        let mut triggered = vec![tokio::spawn(taken)];
         if setup.triggers {
             let storage = shared::config::Storage::read(&function_lookup)?;
-            let archiver = Archiver::new(storage, found.connect()?, sources, Arc::clone(&clock));
-            let recordings = found.tables["recordings"].clone();
+            let archiver = Archiver::new(storage.clone(), found.connect()?, sources, Arc::clone(&clock));
+            let bus = Bus::connect(&function_lookup)?;
+            let publisher = Publisher::new(storage, found.connect()?, bus, LOCAL_STACK, Arc::clone(&clock));
             if let Some(database) = stores.database() {
-                triggered.push(tokio::spawn(triggers::archive(archiver, database, recordings, stopped.clone())));
+                let stream = |table: &str| triggers::Stream::open(database.clone(), found.tables[table].clone());
+                let jobs = stream("recordings").await;
+                triggered.push(tokio::spawn(triggers::archive(archiver, jobs, stopped.clone())));
+                let streams = vec![stream("events").await, stream("sessions").await, stream("recordings").await];
+                triggered.push(tokio::spawn(triggers::publish(publisher, streams, stopped.clone())));
             }
             let reconciler = Reconciler::new(&function_lookup, found.connect()?, Patience::default(), clock)?;
             if !set("VOCOBASE_API_KEY", "").is_empty() {

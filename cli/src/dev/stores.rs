@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ::http::{Request, Response, StatusCode};
 use dynoxide::Database;
+use dynoxide::errors::DynoxideError;
+use dynoxide::storage::Storage;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use s3s::auth::SimpleAuth;
@@ -47,7 +49,7 @@ impl Embedded {
             Data::Ephemeral => {
                 let temporary =
                     tempfile::tempdir().map_err(|error| Failure(format!("no temporary folder: {error}")))?;
-                (None, temporary.path().to_owned(), None, Some(temporary))
+                (None, temporary.path().join("s3"), None, Some(temporary))
             }
             Data::Folder(folder) => {
                 let lock = claim(folder)?;
@@ -56,8 +58,8 @@ impl Embedded {
         };
         let database = match (elsewhere, file) {
             (Some(_), _) => None,
-            (None, None) => Some(Database::memory()),
-            (None, Some(file)) => Some(Database::new(&file.to_string_lossy())),
+            (None, None) => Some(in_memory(&folder.with_file_name("empty.sqlite"))),
+            (None, Some(file)) => Some(on_disk(&file)),
         };
         let database = database.transpose().map_err(|error| unusable("database", &error))?;
         std::fs::create_dir_all(&folder).map_err(|error| unusable("bucket folder", &error))?;
@@ -111,6 +113,30 @@ impl Embedded {
     }
 }
 
+/// What the embedded database leaves undone of its tables' streams: it finds the end of one by reading every record that
+/// there is, and it keeps them all. So they are indexed, and what is older than a day is removed, as on AWS.
+const STREAMS: &str = "
+    CREATE INDEX IF NOT EXISTS hookswitch_streams ON _stream_records (table_name, CAST(sequence_number AS INTEGER));
+    DELETE FROM _stream_records WHERE created_at < unixepoch() - 24 * 60 * 60;";
+
+/// A database in a file, which is made if it is not there.
+fn on_disk(file: &Path) -> Result<Database, String> {
+    let said = |error: DynoxideError| error.to_string();
+    let file = file.to_string_lossy();
+    let storage = Storage::new(&file).map_err(said)?;
+    storage.conn().execute_batch(STREAMS).map_err(|error| error.to_string())?;
+    drop(storage);
+    Database::new(&file).map_err(said)
+}
+
+/// An empty database in memory. Only one in a file can be indexed: it is made there first.
+fn in_memory(file: &Path) -> Result<Database, String> {
+    drop(on_disk(file)?);
+    let database = Database::memory().map_err(|error| error.to_string())?;
+    database.restore_from(&file.to_string_lossy()).map_err(|error| error.to_string())?;
+    Ok(database)
+}
+
 /// Makes the folder and takes it for this process alone.
 fn claim(folder: &Path) -> Result<File, Failure> {
     let shown = folder.display();
@@ -140,4 +166,44 @@ pub(super) async fn create(stores: &Stores, stack: &str) -> Result<BTreeMap<Stri
         })?;
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many stream records a database file holds, and how it looks for the end of a table's stream.
+    fn looked_into(file: &Path) -> (i64, String) {
+        let storage = Storage::new(&file.to_string_lossy()).unwrap();
+        let end = "EXPLAIN QUERY PLAN SELECT COALESCE(MAX(CAST(sequence_number AS INTEGER)), 0) + 1 \
+                   FROM _stream_records WHERE table_name = 't'";
+        let records = storage.conn().query_row("SELECT count(*) FROM _stream_records", (), |row| row.get(0));
+        (records.unwrap(), storage.conn().query_row(end, (), |row| row.get(3)).unwrap())
+    }
+
+    #[test]
+    fn stream_records_are_indexed_and_forgotten_after_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dynamodb.sqlite");
+        drop(on_disk(&file).unwrap());
+        let record = |age: &str| {
+            let insert = format!(
+                "INSERT INTO _stream_records (table_name, event_name, keys_json, sequence_number, shard_id, created_at)
+                 VALUES ('t', 'INSERT', '{{}}', '1', 's', unixepoch() - {age})"
+            );
+            Storage::new(&file.to_string_lossy()).unwrap().conn().execute_batch(&insert).unwrap();
+        };
+        record("23 * 60 * 60");
+        record("25 * 60 * 60");
+        assert_eq!(looked_into(&file).0, 2);
+        drop(on_disk(&file).unwrap());
+        let (records, plan) = looked_into(&file);
+        assert_eq!(records, 1);
+        assert!(plan.contains("USING COVERING INDEX hookswitch_streams"), "{plan}");
+
+        let copy = folder.path().join("copy.sqlite");
+        let memory = in_memory(&folder.path().join("empty.sqlite")).unwrap();
+        memory.vacuum_into(&copy.to_string_lossy()).unwrap();
+        assert!(looked_into(&copy).1.contains("USING COVERING INDEX hookswitch_streams"));
+    }
 }

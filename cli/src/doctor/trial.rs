@@ -6,6 +6,7 @@ use std::time::Instant as Stopwatch;
 use rand::distr::{Alphanumeric, SampleString};
 use serde_json::{Value, json};
 use shared::auth::{Secret, vocobase};
+use shared::session::{TRIAL_LENGTH, TRIAL_PREFIX};
 use shared::{Instant, Provider, SessionKey, Webhook};
 
 use super::Finding;
@@ -41,7 +42,7 @@ enum Answer {
 impl Trial {
     /// A trial that knows no URLs yet.
     pub fn new(opened: Opened, stack: Option<&str>) -> Result<Self, Failure> {
-        let session = format!("doctor-{}", Alphanumeric.sample_string(&mut rand::rng(), 12));
+        let session = format!("{TRIAL_PREFIX}{}", Alphanumeric.sample_string(&mut rand::rng(), TRIAL_LENGTH));
         let (urls, stack) = (BTreeMap::new(), stack.map(str::to_owned));
         Ok(Self { session, urls, secret: None, opened, stack, http: http_client()? })
     }

@@ -124,10 +124,11 @@ pub async fn check(deliveries: &[Planned], opened: &Opened, mut progress: impl F
     Ok(checked)
 }
 
-/// What deliveries say of a call: how far its recording is, the archiver says too.
+/// What deliveries say of a call: how far its recording is, the archiver says too, and the brief is derived.
 fn said(mut call: Call) -> Call {
     call.fields.remove(&Field::RecordingState);
     call.fields.remove(&Field::Recording);
+    call.fields.remove(&Field::Brief);
     call
 }
 

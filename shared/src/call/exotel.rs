@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Call, Delivery, Field, NotADelivery, Said, Segment, State, Turn, is_placeholder, short_digest};
+use super::{Call, Delivery, Field, Insight, NotADelivery, Said, Segment, State, Turn, is_placeholder, short_digest};
 use crate::contact::{Country, normalised};
 use crate::json::Json;
 use crate::session::{Provider, SessionKey, Webhook};
@@ -69,11 +69,15 @@ pub(super) fn read(webhook: Webhook, request: wire::Request, country: Country) -
     call.say(Field::EndedAt, at, request.end_time.map(|end| end.to_string()));
     call.say(Field::Metadata, at, request.metadata.map(Json::into_string));
     call.say(Field::CustomParameters, at, request.custom_parameters.map(Json::into_string));
-    for (kind, found_at, value) in insights {
+    let insight = |(kind, found_at, value): (String, Option<_>, _)| {
         let said = Said { at: found_at.or(at), value };
-        let latest = call.insights.entry(kind).or_insert_with(|| said.clone());
-        if *latest < said {
-            *latest = said;
+        Insight { kind, said }
+    };
+    let insights: Vec<Insight> = insights.into_iter().map(insight).collect();
+    for Insight { kind, said } in &insights {
+        let latest = call.insights.entry(kind.clone()).or_insert_with(|| said.clone());
+        if *latest < *said {
+            latest.clone_from(said);
         }
     }
     Ok(Delivery {
@@ -82,6 +86,7 @@ pub(super) fn read(webhook: Webhook, request: wire::Request, country: Country) -
         occurred_at: at.max(turns_at.flatten()),
         call,
         turns,
+        insights,
         transcript: None,
         recording: None,
         bot: request.bot_id,

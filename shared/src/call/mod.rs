@@ -125,6 +125,8 @@ fields! {
     RecordingState = "recording_state": Text,
     /// Where the recording is kept: `s3://…`.
     Recording = "recording": Text,
+    /// What whoever takes over should know, JSON: see [`crate::brief`].
+    Brief = "brief": Text,
 }
 
 impl Field {
@@ -307,6 +309,8 @@ pub struct Delivery {
     pub call: Call,
     /// Exotel: turns.
     pub turns: Vec<Turn>,
+    /// Exotel: every insight that it brings, old and new. The call keeps the latest of each type.
+    pub insights: Vec<Insight>,
     /// Vocobase: the whole transcript.
     pub transcript: Option<Transcript>,
     /// A recording to be fetched.
@@ -347,6 +351,15 @@ pub struct Turn {
     pub rank: String,
     /// What was said.
     pub segments: Vec<Segment>,
+}
+
+/// What was found out about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Insight {
+    /// `sentiment`, `summary` and so on, in the platform's word.
+    pub kind: String,
+    /// When it was found, and its data as canonical JSON.
+    pub said: Said,
 }
 
 /// A Vocobase transcript.

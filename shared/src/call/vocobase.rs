@@ -84,6 +84,7 @@ pub(super) fn read(
         occurred_at: sent_at,
         call,
         turns: Vec::new(),
+        insights: Vec::new(),
         transcript: Some(Transcript { revision, segments }),
         recording,
         bot: session.agent_id,

@@ -8,7 +8,8 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use flate2::Compression;
 
-pub(super) type Item = HashMap<String, AttributeValue>;
+/// An item of a table: attribute name → value.
+pub type Item = HashMap<String, AttributeValue>;
 
 pub(super) fn s(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
@@ -34,7 +35,7 @@ pub(super) fn number_or_text(text: &str) -> AttributeValue {
 }
 
 /// The text of a text or a number.
-pub(super) fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+pub fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     match item.get(name)? {
         AttributeValue::S(text) | AttributeValue::N(text) => Some(text),
         _ => None,

@@ -44,6 +44,11 @@ impl Store {
         if let Some(cached) = cached.filter(|cached| now.millis_since(cached.seen_at).abs() < CACHE_FOR_MILLIS) {
             return Ok(Some(cached));
         }
+        self.read_call(key, now).await
+    }
+
+    /// The call as it is now, whatever this instance remembers.
+    pub(super) async fn read_call(&self, key: &SessionKey, now: Instant) -> Result<Option<Cached>, StoreError> {
         let read = self
             .clients
             .dynamodb
@@ -100,6 +105,11 @@ impl Store {
         Ok(items)
     }
 
+    /// A call as it is now; `None` if there is none.
+    pub async fn call(&self, key: &SessionKey, now: Instant) -> Result<Option<Call>, StoreError> {
+        Ok(self.call_as_seen(key, now).await?.map(|seen| seen.call))
+    }
+
     /// The platform's own id of a Vocobase call.
     pub async fn call_id(&self, key: &SessionKey, now: Instant) -> Result<Option<String>, StoreError> {
         let seen = self.call_as_seen(key, now).await?;
@@ -109,22 +119,35 @@ impl Store {
     /// Joins `said` into the stored call.
     pub(super) async fn merge_call(
         &self,
-        mut seen: Option<Cached>,
+        seen: Option<Cached>,
         said: &Call,
         received_at: Instant,
     ) -> Result<Merged, StoreError> {
+        let join = |known: Call| known.join(said);
+        self.change_call(seen, &said.key, received_at, join).await.map(|(merged, _)| merged)
+    }
+
+    /// Replaces the stored call by what `change` makes of it, and gives back what is stored then. `change` is asked
+    /// anew whenever somebody else was quicker.
+    pub(super) async fn change_call(
+        &self,
+        mut seen: Option<Cached>,
+        key: &SessionKey,
+        received_at: Instant,
+        change: impl Fn(Call) -> Call,
+    ) -> Result<(Merged, Call), StoreError> {
         for attempt in 0..MAX_ATTEMPTS {
-            let known = seen.as_ref().map_or_else(|| Call::new(said.key.clone()), |seen| seen.call.clone());
+            let known = seen.as_ref().map_or_else(|| Call::new(key.clone()), |seen| seen.call.clone());
             if known.state == State::Erased {
-                return Ok(Merged::Erased);
+                return Ok((Merged::Erased, known));
             }
-            let next = known.join(said);
+            let next = change(known);
             if seen.as_ref().is_some_and(|seen| seen.call == next) {
-                return Ok(Merged::Unchanged);
+                return Ok((Merged::Unchanged, next));
             }
             match self.swap_call(seen.as_ref(), &next, received_at).await? {
-                None => return Ok(Merged::Changed),
-                Some(newer) => seen = self.remember(&said.key, &newer, received_at),
+                None => return Ok((Merged::Changed, next)),
+                Some(newer) => seen = self.remember(key, &newer, received_at),
             }
             if attempt > 2 {
                 // Many writers at once: spread them out by a hash of what each has to say.
@@ -239,7 +262,9 @@ pub(super) fn call_to_item(call: &Call) -> Item {
     {
         item.insert(Field::DurationSeconds.name().into(), n(duration));
     }
-    let latest = call.fields.values().filter_map(|said| said.at).max();
+    // A brief is the only thing said when its delivery came. As the latest it would put all else among the earlier.
+    let others = call.fields.iter().filter(|(field, _)| **field != Field::Brief);
+    let latest = others.filter_map(|(_, said)| said.at).max();
     let mut earlier = Item::new();
     for (field, said) in &call.fields {
         let value = match field.kind() {

@@ -48,8 +48,8 @@ pub fn connect(lookup: Lookup<'_>) -> Result<Clients, ConfigError> {
     })
 }
 
-/// What the clients of all services have in common.
-pub(crate) fn aws(lookup: Lookup<'_>) -> Result<SdkConfig, ConfigError> {
+/// What the clients of all services have in common: region, credentials, `AWS_ENDPOINT_URL`, TLS, timeouts, retries.
+pub fn aws(lookup: Lookup<'_>) -> Result<SdkConfig, ConfigError> {
     let required = |name: &'static str| set(lookup, name).ok_or(ConfigError::Missing(name));
     let credentials = Credentials::new(
         required("AWS_ACCESS_KEY_ID")?,

@@ -4,6 +4,7 @@
 //! [`Store::keep`] returns only after everything is acknowledged.
 
 mod attributes;
+mod briefs;
 mod calls;
 mod clients;
 mod events;
@@ -12,7 +13,9 @@ mod jobs;
 mod profiles;
 mod rebuild;
 mod recordings;
+mod stream;
 mod transcripts;
+mod undelivered;
 mod uploads;
 
 use std::num::NonZeroUsize;
@@ -21,16 +24,19 @@ use std::sync::Mutex;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use lru::LruCache;
 
+pub use attributes::{Item, text};
+pub use briefs::Brief;
 pub use calls::{BY_CONTACT, BY_DAY, DAY_SHARDS, item_to_call};
-pub(crate) use clients::aws;
-pub use clients::{Clients, connect, https};
+pub use clients::{Clients, aws, connect, https};
 pub use events::{BODIES, Event, QUARANTINE_SHARDS, event_body, event_key, quarantine_key, read_event};
 pub use history::{History, MOST_COUNTED, MOST_READ};
 pub use jobs::{Archived, Claimed, Next};
 pub use profiles::ProfileItem;
 pub use rebuild::{Difference, Rebuild};
 pub use recordings::UNFINISHED;
+pub use stream::Change;
 pub use transcripts::item_to_segments;
+pub use undelivered::{UNDELIVERED, undelivered_key};
 pub use uploads::Part;
 
 use crate::auth::Verified;

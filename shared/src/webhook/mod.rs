@@ -93,7 +93,7 @@ impl App {
             _ => (None, None),
         };
         let known = Known { received, now, history };
-        let until = tokio::time::Instant::now() + TEMPLATE_TIME;
+        let until = tokio::time::Instant::now() + TEMPLATE_TIME.min(self.config.deadline / 8);
         let mut answer = Answer::new(&profiles, &known, until);
         answer.fallbacks.extend([not_read, not_remembered].into_iter().flatten().map(Fallback::from));
         let said = say(&mut answer);
