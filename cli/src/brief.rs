@@ -8,6 +8,7 @@ use shared::storage::Brief;
 use shared::{Instant, Provider, SessionKey};
 
 use crate::Failure;
+use crate::events::session_key;
 use crate::target::Target;
 
 /// Print what a human who takes over a call should know.
@@ -22,7 +23,7 @@ stored now; standard error says which it is. It holds the caller's number and wo
 
 Exit code: 0, or 1 if the call is unknown or erased.")]
 pub struct Options {
-    /// The call: exotel#<session id>, vocobase#<session id>, or the session id alone.
+    /// The call: `exotel#<session id>`, `vocobase#<session id>`, or the session id alone.
     session: String,
     /// As one line of JSON.
     #[arg(long)]
@@ -35,13 +36,9 @@ pub struct Options {
 pub async fn run(options: &Options, now: Instant, mut out: impl Write) -> Result<(), Failure> {
     let session = &options.session;
     // A session id alone may be of either platform.
-    let keys = match session.parse::<SessionKey>() {
-        Ok(key) => vec![key],
-        Err(_) => {
-            let keys = [Provider::Exotel, Provider::Vocobase].map(|provider| SessionKey::new(provider, session));
-            keys.into_iter().collect::<Result<_, _>>().map_err(|error| Failure(error.to_string()))?
-        }
-    };
+    let keys = [Provider::Exotel, Provider::Vocobase].map(|provider| session_key(session, provider));
+    let mut keys: Vec<SessionKey> = keys.into_iter().collect::<Result<_, _>>()?;
+    keys.dedup();
     let store = options.target.open().await?.store()?;
     for key in keys {
         let brief = store.brief(&key, now).await.map_err(|error| Failure(error.to_string()))?;

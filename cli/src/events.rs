@@ -13,7 +13,7 @@ use futures_util::{Stream, StreamExt, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use shared::logging::printable;
-use shared::{Instant, SessionKey};
+use shared::{Instant, Provider, SessionKey};
 
 use crate::recordings::age;
 use crate::simulate::check::query;
@@ -31,6 +31,12 @@ pub struct Which {
     /// What was received since then: such as 2026-03-15, 2026-03-15T14:30:00Z, 2h or 3d.
     #[arg(long, value_name = "T", value_parser = since)]
     pub since: Option<Instant>,
+}
+
+/// A call's key; a session id alone is this platform's.
+pub(crate) fn session_key(session: &str, provider: Provider) -> Result<SessionKey, Failure> {
+    let key = session.parse().or_else(|_| SessionKey::new(provider, session));
+    key.map_err(|error| Failure(error.to_string()))
 }
 
 /// Reads an instant, a date, or how long ago.
@@ -141,5 +147,13 @@ mod tests {
         for text in ["", "yesterday", "2", "-2h", "2026-13-01", "999999d"] {
             assert!(since(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_session_id_alone_is_that_of_the_platform_that_is_meant() {
+        let key = |text| session_key(text, Provider::Vocobase).map(|key| key.to_string());
+        assert_eq!(key("s1").ok().as_deref(), Some("vocobase#s1"));
+        assert_eq!(key("exotel#s1").ok().as_deref(), Some("exotel#s1"));
+        assert!(key("").is_err());
     }
 }

@@ -6,6 +6,7 @@ pub mod dev;
 pub mod doctor;
 pub mod endpoints;
 pub mod events;
+pub mod profile;
 pub mod quarantine;
 pub mod rebuild;
 pub mod recordings;

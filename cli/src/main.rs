@@ -28,6 +28,7 @@ enum Command {
     Doctor(cli::doctor::Options),
     Recordings(cli::recordings::Options),
     Brief(cli::brief::Options),
+    Profile(cli::profile::Options),
     Quarantine(cli::quarantine::Options),
     Rebuild(cli::rebuild::Options),
     Replay(cli::replay::Options),
@@ -87,6 +88,9 @@ async fn main() -> ExitCode {
             cli::recordings::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
         }
         Command::Brief(options) => cli::brief::run(&options, Instant::now(), std::io::stdout().lock()).await,
+        Command::Profile(options) => {
+            cli::profile::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
+        }
         Command::Quarantine(options) => {
             let terminal = std::io::stdout().is_terminal();
             cli::quarantine::run(&options, Instant::now(), std::io::stdout().lock(), terminal, confirm).await

@@ -9,9 +9,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 use shared::logging::printable;
 use shared::recording::State;
-use shared::{Instant, SessionKey};
+use shared::{Instant, Provider, SessionKey};
 
-use crate::events::{Item, text};
+use crate::events::{Item, session_key, text};
 use crate::target::{Opened, Target};
 use crate::{Failure, aligned};
 
@@ -128,7 +128,7 @@ pub async fn run(
             Ok(())
         }
         Command::Show { session, json, target } => {
-            let key = key(session)?;
+            let key = session_key(session, Provider::Vocobase)?;
             let opened = target.open().await?;
             let read = opened.clients.dynamodb.get_item().table_name(opened.table("recordings")?);
             let read = read.key("session", AttributeValue::S(key.to_string())).send().await;
@@ -148,7 +148,10 @@ pub async fn run(
         Command::Retry { sessions, state, yes, target } => {
             let opened = target.open().await?;
             let keys = if state.is_empty() {
-                sessions.iter().map(|session| key(session)).collect::<Result<Vec<_>, _>>()?
+                sessions
+                    .iter()
+                    .map(|session| session_key(session, Provider::Vocobase))
+                    .collect::<Result<Vec<_>, _>>()?
             } else {
                 let jobs = jobs(&opened, state).await?;
                 let keys: Vec<SessionKey> = jobs.iter().filter_map(|job| text(job, "session").parse().ok()).collect();
@@ -171,13 +174,6 @@ pub async fn run(
             }
         }
     }
-}
-
-/// A session id alone is Vocobase's: only that platform has recordings.
-fn key(session: &str) -> Result<SessionKey, Failure> {
-    let whole = session.parse();
-    let key = whole.or_else(|_| SessionKey::new(shared::Provider::Vocobase, session));
-    key.map_err(|error| Failure(error.to_string()))
 }
 
 /// The jobs in any of these states, or all, oldest first.
@@ -251,12 +247,5 @@ mod tests {
         for text in ["", "s", "2", "-1s", "2w", "99999999999999999d", "2ħ"] {
             assert!(age(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_session_id_alone_is_vocobases() {
-        assert_eq!(key("s1").map(|key| key.to_string()).ok().as_deref(), Some("vocobase#s1"));
-        assert_eq!(key("exotel#s1").map(|key| key.to_string()).ok().as_deref(), Some("exotel#s1"));
-        assert!(key("").is_err());
     }
 }

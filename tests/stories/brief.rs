@@ -280,3 +280,15 @@ async fn what_a_brief_costs_is_bounded_by_its_size() {
         assert!(kept.units <= limit && later.units <= limit + 1.0, "{id}: {kept:?}, {later:?}");
     }
 }
+
+#[test]
+fn every_member_of_a_brief_is_documented() {
+    let docs = include_str!("../../docs/profiles.md");
+    let source = include_str!("../../shared/src/brief.rs");
+    let document = source.split("struct Document").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let names = document.lines().filter_map(|line| line.trim().split_once(": ")).map(|(name, _)| name);
+    let mut members: Vec<&str> = names.filter(|name| !name.starts_with("#[")).collect();
+    assert_eq!(members.len(), 15, "{members:?}");
+    members.retain(|name| !docs.contains(&format!("`{name}`")));
+    assert!(members.is_empty(), "docs/profiles.md does not say {members:?}");
+}

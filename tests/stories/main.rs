@@ -20,6 +20,7 @@ mod odd_values;
 mod order;
 mod process;
 mod profiles;
+mod profiles_command;
 mod reconciler;
 mod recordings;
 mod secrets;

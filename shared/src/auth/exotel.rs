@@ -45,6 +45,13 @@ pub fn secrets(text: &str) -> Result<Vec<(String, Secret)>, &'static str> {
 /// The name of a secret that has none.
 pub const FIRST_KID: &str = "k1";
 
+/// `base` with a session and its token in its query.
+pub fn session_url(base: &str, session_id: &str, token: &str) -> String {
+    let session = utf8_percent_encode(session_id, NON_ALPHANUMERIC);
+    let separator = if base.contains('?') { '&' } else { '?' };
+    format!("{base}{separator}session={session}&token={token}")
+}
+
 /// What a valid token allows.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Grant {
@@ -83,10 +90,7 @@ impl Tokens {
 
     /// `base` with a session token in its query.
     pub fn session_url(&self, base: &str, webhook: Webhook, session_id: &str) -> Option<String> {
-        let token = self.session_token(webhook, session_id)?;
-        let session = utf8_percent_encode(session_id, NON_ALPHANUMERIC);
-        let separator = if base.contains('?') { '&' } else { '?' };
-        Some(format!("{base}{separator}session={session}&token={token}"))
+        Some(session_url(base, session_id, &self.session_token(webhook, session_id)?))
     }
 
     /// Verifies `body` by the URL it came to: `path` below the function's own, and the raw query.

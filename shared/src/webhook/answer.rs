@@ -87,7 +87,8 @@ struct ErrorData {
     description: &'static str,
 }
 
-pub(super) fn success<D: Serialize>(data: &D) -> Response<Body> {
+/// The platforms' envelope around an answer's `data`.
+pub fn success<D: Serialize>(data: &D) -> Response<Body> {
     respond(StatusCode::OK, &Envelope { http_code: 200, response: Success { data } })
 }
 

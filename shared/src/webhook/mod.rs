@@ -13,8 +13,8 @@ use lambda_http::http::{HeaderMap, Method};
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 
-pub use answer::{Nothing, busy};
-use answer::{Problem, failure, success};
+pub use answer::{Nothing, busy, success};
+use answer::{Problem, failure};
 
 use crate::auth::exotel::Grant;
 use crate::auth::{Refused, Verified, vocobase};
