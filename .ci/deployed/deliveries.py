@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 EXOTEL = ("session_start", "transcript_events", "insights_events", "pre_agent_transfer", "session_end")
 WEBHOOKS = (*EXOTEL, "session_completed")
-# Greets only somebody who has called before, so that a greeting tells that the history could be read.
+# Speaks to somebody who has called before, so that an answer tells that the history could be read.
 PROFILE = {"profile": "bot#deployed-bot", "greeting": "{% if history.last %}Welcome back!{% endif %}", "memory": True,
-           "transfer_message": "Connecting you to a colleague."}
+           "transfer_message": "Connecting you {% if history.last %}again{% endif %}."}
 # What the profile makes two of the functions answer.
 ANSWERS = {"session_start": {"greeting_message": {"text": "Welcome back!"}},
-           "pre_agent_transfer": {"agent_transfer_message": {"text": PROFILE["transfer_message"]}}}
+           "pre_agent_transfer": {"agent_transfer_message": {"text": "Connecting you again."}}}
 
 
 class Platforms:

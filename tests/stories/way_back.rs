@@ -595,7 +595,15 @@ async fn what_the_archiver_said_comes_back_from_where_it_is_left() {
     let instants = ["said_at", "said_earlier", "merged"];
     assert_eq!(but(&instants, &rebuilt[rejected..=rejected]), but(&instants, &sessions[rejected..=rejected]));
     rebuilt[rejected] = sessions[rejected].clone();
-    assert_eq!(rebuilt, sessions);
+    // Nor can a brief be had again as it was: what was known when it was asked for is not told by what is known now.
+    let mut without_brief = sessions.clone();
+    for (before, after) in without_brief.iter_mut().zip(&mut rebuilt).filter(|(before, _)| before.contains_key("brief"))
+    {
+        assert!(!after.contains_key("brief"));
+        *before = but(&["brief", "said_earlier", "merged"], std::slice::from_ref(before)).remove(0);
+        *after = but(&["said_earlier", "merged"], std::slice::from_ref(after)).remove(0);
+    }
+    assert_eq!(rebuilt, without_brief);
 
     let sessions = items(of.0, of.1, "sessions").await;
     empty(of, &["recordings"]).await;
