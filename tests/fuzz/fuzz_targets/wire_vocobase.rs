@@ -18,7 +18,8 @@ fuzz_target!(|body: &[u8]| {
     let transcript = delivery.transcript.as_ref().expect("a transcript, if an empty one");
     assert_eq!(delivery.call.revision.as_ref(), Some(&transcript.revision));
     assert!(transcript.revision.len() <= 100, "a chunk's key is this and a number");
-    let fetched = Delivery::read(webhook, &Verified::known(body), Source::Reconciler, Country::default()).expect("it is read likewise");
+    let fetched = Delivery::read(webhook, &Verified::known(body), Source::Reconciler, Country::default())
+        .expect("it is read likewise");
     assert!(fetched.call.revision < delivery.call.revision, "a webhook outranks what was fetched");
 
     for (field, said) in delivery.call.fields.iter().filter(|(field, _)| field.kind() == Kind::Number) {
