@@ -42,6 +42,8 @@ pub struct Account {
     pub meanwhile: BTreeMap<String, String>,
     /// Event source mappings of the archiver.
     pub mappings: Vec<Value>,
+    /// Event source mappings of the publisher.
+    pub event_mappings: Vec<Value>,
     /// Alarms.
     pub alarms: Vec<Value>,
     /// Operations that the caller may not use.
@@ -78,6 +80,7 @@ impl Aws {
             ("VocobaseSecret", VOCOBASE_ARN),
             ("VocobaseApiKeySecret", VOCOBASE_API_KEY_ARN),
             ("RecordingArchiverFunction", "prod-recording_archiver"),
+            ("EventPublisherFunction", "prod-event_publisher"),
             ("FailureQueue", "https://sqs.us-east-1.amazonaws.com/123456789012/prod-FailureQueue"),
             ("AlarmTopic", TOPIC_ARN),
         ] {
@@ -86,6 +89,12 @@ impl Aws {
         let alarm = |name: &str| {
             json!({ "AlarmName": format!("prod-{name}-1A2B3C"), "StateValue": "OK", "ActionsEnabled": true,
                 "AlarmDescription": format!("{name} went off."), "AlarmActions": [TOPIC_ARN] })
+        };
+        let mapping = |table: &str| {
+            let table = &stores.tables[table];
+            json!({ "UUID": "u", "State": "Enabled", "LastProcessingResult": "OK",
+                "EventSourceArn": format!("arn:aws:dynamodb:us-east-1:123456789012:table/{table}/stream/2026"),
+                "DestinationConfig": { "OnFailure": { "Destination": QUEUE_ARN } } })
         };
         let account = Account {
             outputs,
@@ -100,9 +109,8 @@ impl Aws {
                 (VOCOBASE_API_KEY_ARN.to_owned(), "rg_live_of-the-account".to_owned()),
             ]),
             meanwhile: BTreeMap::new(),
-            mappings: vec![json!({ "UUID": "u", "State": "Enabled", "LastProcessingResult": "OK",
-                "EventSourceArn": "arn:aws:dynamodb:us-east-1:123456789012:table/prod-recordings/stream/2026",
-                "DestinationConfig": { "OnFailure": { "Destination": QUEUE_ARN } } })],
+            mappings: vec![mapping("recordings")],
+            event_mappings: ["events", "sessions", "recordings"].map(mapping).to_vec(),
             alarms: vec![alarm("FunctionErrorsAlarm"), alarm("FailureQueueAlarm")],
             denied: BTreeSet::new(),
         };
@@ -184,11 +192,17 @@ async fn answer(account: &Mutex<Account>, request: Request<Incoming>) -> Respons
         return account.describe_alarms();
     }
     if path.ends_with("/event-source-mappings") {
-        assert!(parts.uri.query().is_some_and(|query| query.contains("FunctionName=prod-recording_archiver")));
+        let of =
+            |function: &str| parts.uri.query().is_some_and(|query| query.contains(&format!("FunctionName={function}")));
         if account.denied.contains("ListEventSourceMappings") {
             return denied("ListEventSourceMappings");
         }
-        let mappings = json!({ "EventSourceMappings": account.mappings });
+        let mappings = match (of("prod-recording_archiver"), of("prod-event_publisher")) {
+            (true, _) => &account.mappings,
+            (_, true) => &account.event_mappings,
+            _ => panic!("no function of the stack: {}", parts.uri),
+        };
+        let mappings = json!({ "EventSourceMappings": mappings });
         return respond(200, "application/json", mappings.to_string());
     }
     let form = String::from_utf8_lossy(&body).into_owned();

@@ -194,7 +194,7 @@ impl Stack {
 }
 
 /// `session_start` and `Url` → `SessionStartUrl`.
-fn camel_case(name: &str, suffix: &str) -> String {
+pub(crate) fn camel_case(name: &str, suffix: &str) -> String {
     let capitalised = |word: &str| word[..1].to_uppercase() + &word[1..];
     name.split('_').map(capitalised).chain([suffix.to_owned()]).collect()
 }

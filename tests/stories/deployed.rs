@@ -534,8 +534,34 @@ async fn the_doctor_says_what_is_wrong_around_the_functions() {
         found.is(check, "wrong", says);
         assert_eq!(found.checks.values().filter(|(result, _)| result != "ok").count(), 1, "{:?}", found.checks);
     }
-    aws.account().status = "UPDATE_ROLLBACK_COMPLETE".to_owned();
     (aws.account().mappings, aws.account().alarms) = (vec![mapping], alarms);
+    let streams = aws.account().event_mappings.clone();
+    for (mappings, says) in [
+        (streams[..2].to_vec(), "nothing brings changes of a table to the publisher"),
+        (
+            vec![streams[0].clone(), changed(&streams[1], "State", json!("Disabled")), streams[2].clone()],
+            "Disabled, so events wait: aws lambda update-event-source-mapping --enabled --uuid u",
+        ),
+        (
+            vec![changed(&streams[0], "DestinationConfig", json!({})), streams[1].clone(), streams[2].clone()],
+            "a change that cannot be told is lost without a trace",
+        ),
+        (
+            vec![
+                streams[0].clone(),
+                streams[1].clone(),
+                changed(&streams[2], "LastProcessingResult", json!("PROBLEM: x")),
+            ],
+            "the publisher's last call failed (PROBLEM: x)",
+        ),
+    ] {
+        aws.account().event_mappings = mappings;
+        let found = doctor(&world, &aws, &STACK).await;
+        found.is("event streams", "wrong", says);
+        assert_eq!(found.checks.values().filter(|(result, _)| result != "ok").count(), 1, "{:?}", found.checks);
+    }
+    aws.account().event_mappings = streams;
+    aws.account().status = "UPDATE_ROLLBACK_COMPLETE".to_owned();
     aws.account().denied.insert("ListEventSourceMappings");
     let found = doctor(&world, &aws, &STACK).await;
     found.is("stack", "warning", "rolled back");

@@ -7,7 +7,7 @@ use shared::auth::exotel::Tokens;
 use shared::auth::{Secret, vocobase};
 
 use super::Finding;
-use crate::stack::{Purpose, Stack};
+use crate::stack::{Purpose, Stack, camel_case};
 use crate::{Failure, why};
 
 pub(super) fn state(stack: &Stack) -> Finding {
@@ -68,39 +68,86 @@ pub(super) async fn vocobase_api_key(stack: &Stack) -> Finding {
     }
 }
 
+/// A function that tables' streams feed, and what comes of it when they do not.
+struct Fed {
+    function: &'static str,
+    /// What it is called.
+    name: &'static str,
+    /// Short names.
+    tables: &'static [&'static str],
+    nothing: &'static str,
+    waits: &'static str,
+    lost: &'static str,
+}
+
+const ARCHIVER: Fed = Fed {
+    function: "recording_archiver",
+    name: "the archiver",
+    tables: &["recordings"],
+    nothing: "nothing brings new recordings to the archiver, they wait for its sweep",
+    waits: "new recordings wait for the archiver's sweep",
+    lost: "a recording that cannot be worked on",
+};
+const PUBLISHER: Fed = Fed {
+    function: "event_publisher",
+    name: "the publisher",
+    tables: &["events", "sessions", "recordings"],
+    nothing: "nothing brings changes of a table to the publisher, and their events are not told",
+    waits: "events wait",
+    lost: "a change that cannot be told",
+};
+
 /// The mapping from the recordings table's stream to the archiver.
 pub(super) async fn stream(stack: &Stack) -> Result<Finding, Failure> {
+    fed(stack, &ARCHIVER).await
+}
+
+/// The mappings from the tables' streams to the publisher.
+pub(super) async fn events(stack: &Stack) -> Result<Finding, Failure> {
+    fed(stack, &PUBLISHER).await
+}
+
+async fn fed(stack: &Stack, of: &Fed) -> Result<Finding, Failure> {
     let client = aws_sdk_lambda::Client::new(&stack.config);
-    let asked = client.list_event_source_mappings().function_name(stack.output("RecordingArchiverFunction")?);
-    let answer = asked.send().await;
+    let function = stack.output(&camel_case(of.function, "Function"))?;
+    let answer = client.list_event_source_mappings().function_name(function).send().await;
     let answer = answer.map_err(|error| Failure(format!("the mapping cannot be looked up: {}", why(&error))))?;
-    let is_stream = |arn: Option<&str>| arn.is_some_and(|arn| arn.contains(":dynamodb:"));
-    let Some(mapping) = answer.event_source_mappings().iter().find(|mapping| is_stream(mapping.event_source_arn()))
-    else {
-        return Ok(Finding::Wrong(
-            "nothing brings new recordings to the archiver, they wait for its sweep: deploy again".to_owned(),
-        ));
-    };
-    let destination = mapping.destination_config().and_then(|config| config.on_failure()?.destination());
-    let last = mapping.last_processing_result().unwrap_or("none yet");
-    Ok(match mapping.state().unwrap_or_default() {
-        state @ ("Creating" | "Enabling" | "Updating") => Finding::Warning(format!("{state}: look again in a minute")),
-        "Enabled" if destination.is_none() => Finding::Wrong(
-            "a recording that cannot be worked on is lost without a trace: the mapping has no destination for \
-             failures; deploy again"
-                .to_owned(),
-        ),
-        "Enabled" if last.starts_with("PROBLEM") => {
-            let log = format!("the log group /aws/lambda/{}-recording_archiver says more", stack.name);
-            Finding::Wrong(format!("the archiver's last call failed ({last}): {log}"))
+    let tables = stack.open()?.tables;
+    let mut last = "none yet";
+    for table in of.tables {
+        let of_table = format!(":table/{}/", tables.get(*table).map_or("", String::as_str));
+        let is_stream = |arn: Option<&str>| arn.is_some_and(|arn| arn.contains(&of_table));
+        let Some(mapping) = answer.event_source_mappings().iter().find(|mapping| is_stream(mapping.event_source_arn()))
+        else {
+            return Ok(Finding::Wrong(format!("{}: deploy again", of.nothing)));
+        };
+        let destination = mapping.destination_config().and_then(|config| config.on_failure()?.destination());
+        last = mapping.last_processing_result().unwrap_or(last);
+        match mapping.state().unwrap_or_default() {
+            state @ ("Creating" | "Enabling" | "Updating") => {
+                return Ok(Finding::Warning(format!("{state}: look again in a minute")));
+            }
+            "Enabled" if destination.is_none() => {
+                return Ok(Finding::Wrong(format!(
+                    "{} is lost without a trace: the mapping has no destination for failures; deploy again",
+                    of.lost
+                )));
+            }
+            "Enabled" if last.starts_with("PROBLEM") => {
+                let log = format!("the log group /aws/lambda/{}-{} says more", stack.name, of.function);
+                return Ok(Finding::Wrong(format!("{}'s last call failed ({last}): {log}", of.name)));
+            }
+            "Enabled" => {}
+            state => {
+                return Ok(Finding::Wrong(format!(
+                    "{state}, so {}: aws lambda update-event-source-mapping --enabled --uuid {}",
+                    of.waits,
+                    mapping.uuid().unwrap_or_default()
+                )));
+            }
         }
-        "Enabled" => Finding::Good(format!("enabled, failures go to the queue; last result: {last}")),
-        state => Finding::Wrong(format!(
-            "{state}, so new recordings wait for the archiver's sweep: aws lambda update-event-source-mapping \
-             --enabled --uuid {}",
-            mapping.uuid().unwrap_or_default()
-        )),
-    })
+    }
+    Ok(Finding::Good(format!("enabled, failures go to the queue; last result: {last}")))
 }
 
 /// The stack's alarms: there, with the topic among their actions, and silent.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use shared::auth::Verified;
 use shared::call::{Call, Delivery, Field, NotADelivery, State};
@@ -24,7 +24,9 @@ use shared::json::Json;
 use shared::logging::printable;
 use shared::metrics::Metrics;
 use shared::recording::State as Recording;
-use shared::storage::{Change, Clients, Item, Store, StoreError, Tables, connect, read_event, text};
+use shared::storage::{
+    Change, Clients, Item, ItemFailure, Report, Store, StoreError, Tables, connect, read_event, text,
+};
 use shared::{Clock, Country, Instant, SessionKey, Webhook};
 use tokio::time;
 
@@ -252,22 +254,6 @@ pub struct Invocation {
     /// Source: AWS Lambda Developer Guide, "Using AWS Lambda with Amazon DynamoDB", example event.
     #[serde(rename = "Records")]
     pub records: Vec<Change>,
-}
-
-/// Which records are to be brought again.
-#[derive(Debug, Serialize, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// Source: AWS Lambda Developer Guide, "Configuring partial batch response with DynamoDB and Lambda".
-    pub batch_item_failures: Vec<ItemFailure>,
-}
-
-/// One of them.
-#[derive(Debug, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct ItemFailure {
-    /// Its sequence number.
-    pub item_identifier: String,
 }
 
 /// Handles one invocation, which ends at `deadline`: publishes what the records tell, and reports which are to be

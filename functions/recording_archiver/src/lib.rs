@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use shared::config::{self, ConfigError, Lookup};
 use shared::logging::printable;
 use shared::metrics::Metrics;
 use shared::recording::State;
-use shared::storage::{Claimed, Clients, Next, Store, StoreError, connect};
+use shared::storage::{Claimed, Clients, ItemFailure, Next, Report, Store, StoreError, connect};
 use shared::{Clock, Instant, SessionKey};
 use tokio::time;
 
@@ -257,22 +257,6 @@ struct Keys {
 struct Text {
     #[serde(rename = "S")]
     text: String,
-}
-
-/// Which records are to be brought again.
-#[derive(Debug, Serialize, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// Source: AWS Lambda Developer Guide, "Configuring partial batch response with DynamoDB and Lambda".
-    pub batch_item_failures: Vec<ItemFailure>,
-}
-
-/// One of them.
-#[derive(Debug, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct ItemFailure {
-    /// Its sequence number.
-    pub item_identifier: String,
 }
 
 /// Handles one invocation, which ends at `deadline`. What is wrong with a recording is its job's state; only what could

@@ -34,7 +34,7 @@ pub use jobs::{Archived, Claimed, Next};
 pub use profiles::ProfileItem;
 pub use rebuild::{Difference, Rebuild};
 pub use recordings::UNFINISHED;
-pub use stream::Change;
+pub use stream::{Change, ItemFailure, Report};
 pub use transcripts::item_to_segments;
 pub use undelivered::{UNDELIVERED, undelivered_key};
 pub use uploads::Part;

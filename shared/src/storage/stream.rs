@@ -4,7 +4,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::attributes::{Item, b};
@@ -26,6 +26,22 @@ pub struct Change {
     pub sequence_number: String,
     /// When the item was changed, about.
     pub at: Option<Instant>,
+}
+
+/// Which records of an invocation are to be brought again.
+#[derive(Debug, Serialize, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Source: AWS Lambda Developer Guide, "Configuring partial batch response with DynamoDB and Lambda".
+    pub batch_item_failures: Vec<ItemFailure>,
+}
+
+/// One of them.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemFailure {
+    /// Its sequence number.
+    pub item_identifier: String,
 }
 
 #[derive(Deserialize)]
