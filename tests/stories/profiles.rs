@@ -14,7 +14,9 @@ use shared::storage::MOST_COUNTED;
 use shared::{Country, Instant, Webhook};
 use tests::faults::When;
 use tests::faults::layer::{Layer, Mishap, Request};
+use tests::log::Log;
 use tests::{Answer, World, read};
+use tracing::instrument::WithSubscriber;
 
 use crate::answers::{put_profile, success};
 use crate::lambda::{self, RuntimeApi};
@@ -360,6 +362,32 @@ async fn a_history_that_hangs_or_fails_costs_its_time_budget_and_no_more_than_it
         // The budget, and what a busy machine takes for the rest.
         assert!(longest < most + Duration::from_millis(1500), "{what}: {longest:?}");
         assert_eq!(world.items_of("sessions", &format!("exotel#{what}-4")).await.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_store_did_not_give_in_time_is_logged_with_its_reason() {
+    // Long enough for the SDK's own repetitions.
+    let world = World::with(&[("HISTORY_MS", "2000"), ("DEADLINE_MS", "9000")], tests::now()).await;
+    put_profile(&world, "default", &json!({ "greeting": REMEMBERS, "memory": true })).await;
+    earlier_call(&world, "old", CALLER, "an order").await;
+    for (table, operation, mishap, reason, said) in [
+        ("sessions", "Query", Mishap::Failed, "history_failed", greeting("Namaste")),
+        ("sessions", "Query", Mishap::Slow(Duration::from_secs(30)), "history_slow", greeting("Namaste")),
+        ("profiles", "BatchGetItem", Mishap::Failed, "profiles_failed", success(&json!({}))),
+        ("profiles", "BatchGetItem", Mishap::Slow(Duration::from_secs(30)), "profiles_slow", success(&json!({}))),
+    ] {
+        let layer = Layer::new(move |request: &Request| {
+            (request.table.ends_with(table) && request.operation == operation).then_some(mishap)
+        });
+        let app = world.instance(Webhook::SessionStart, |clients| layer.in_clients(clients, reason), tests::now());
+        let log = Log::of(&["shared"]);
+        let request = world.request(Webhook::SessionStart, start(reason, "b1", CALLER).to_string().as_bytes());
+        let answer = cli::dev::call(Webhook::SessionStart, &app, request).with_subscriber(log.dispatch.clone()).await;
+        assert_eq!(read(&answer), said, "{reason}");
+        let heard = log.heard();
+        assert!(heard.contains(&format!("reason=\"{reason}\"")), "{reason}: {heard}");
+        assert!(!heard.contains("9876543210") && !heard.contains("an order"), "{heard}");
     }
 }
 
