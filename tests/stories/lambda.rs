@@ -81,9 +81,12 @@ async fn runtime_api(
 }
 
 pub fn start(name: &str, environment: &BTreeMap<String, String>, runtime_api: &str) -> Child {
-    let binary = tests::hookswitch().with_file_name(name);
-    Command::new(binary)
-        .env_clear()
+    spawn(Command::new(tests::hookswitch().with_file_name(name)), name, environment, runtime_api)
+}
+
+/// The same by a command that comes to run the function's binary.
+pub fn spawn(mut by: Command, name: &str, environment: &BTreeMap<String, String>, runtime_api: &str) -> Child {
+    by.env_clear()
         .envs(environment)
         .env("AWS_LAMBDA_RUNTIME_API", runtime_api)
         .env("AWS_LAMBDA_FUNCTION_NAME", name)

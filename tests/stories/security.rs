@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,7 +31,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tracing::instrument::WithSubscriber;
 
-use crate::lambda::{RuntimeApi, environment, event};
+use crate::lambda::{RuntimeApi, environment, event, spawn};
 
 const SENT_AT: &str = "2026-03-15T14:32:08Z";
 const TABLES: [&str; 4] = ["events", "sessions", "transcripts", "recordings"];
@@ -710,19 +709,9 @@ fn bombs() -> Vec<(&'static str, Webhook, String)> {
 
 /// The function's own binary, with an eighth of the stack that Lambda gives.
 fn start_small(name: &str, environment: &BTreeMap<String, String>, runtime_api: &str) -> Child {
-    Command::new("/bin/sh")
-        .args(["-c", "ulimit -s 1024 && exec \"$0\""])
-        .arg(tests::hookswitch().with_file_name(name))
-        .env_clear()
-        .envs(environment)
-        .env("AWS_LAMBDA_RUNTIME_API", runtime_api)
-        .env("AWS_LAMBDA_FUNCTION_NAME", name)
-        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the function's binary runs")
+    let mut small = Command::new("/bin/sh");
+    small.args(["-c", "ulimit -s 1024 && exec \"$0\""]).arg(tests::hookswitch().with_file_name(name));
+    spawn(small, name, environment, runtime_api)
 }
 
 /// The most memory that a process ever had, in KiB.

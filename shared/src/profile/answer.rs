@@ -1,5 +1,6 @@
 //! What a call's profiles say, rendered. What cannot be said is replaced by the next best, and noted.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -110,9 +111,10 @@ impl From<Reason> for Fallback {
 /// An answer in the making.
 pub struct Answer<'a> {
     profiles: &'a [Arc<ProfileItem>],
-    variables: Value,
-    /// Without the caller's history, if there is one.
-    without_history: Option<Value>,
+    known: &'a Known<'a>,
+    zone: TimeZone,
+    /// Without and with the caller's history, once a template needs them: most answers are plain texts.
+    variables: [OnceCell<Value>; 2],
     until: Instant,
     /// What was replaced so far.
     pub fallbacks: Vec<Fallback>,
@@ -123,7 +125,7 @@ type Said<T> = Result<T, Fault>;
 
 impl<'a> Answer<'a> {
     /// From a call's profiles, the most specific first. After `until` nothing is rendered any more.
-    pub fn new(profiles: &'a [Arc<ProfileItem>], known: &Known<'_>, until: Instant) -> Self {
+    pub fn new(profiles: &'a [Arc<ProfileItem>], known: &'a Known<'a>, until: Instant) -> Self {
         let mut fallbacks: Vec<Fallback> = Vec::new();
         if profiles.is_empty() {
             fallbacks.push(Reason::NoProfile.into());
@@ -135,19 +137,18 @@ impl<'a> Answer<'a> {
         if known.request_is_too_long() {
             fallbacks.push(Reason::RequestTooLong.into());
         }
-        let without_history = known.history.is_some().then(|| known.variables(&zone, false));
-        Self { profiles, variables: known.variables(&zone, true), without_history, until, fallbacks }
+        Self { profiles, known, zone, variables: [OnceCell::new(), OnceCell::new()], until, fallbacks }
     }
 
     /// A text. An empty one says nothing, but it does keep a more general profile from saying something.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
-        self.first(name, |text: &String, answer| answer.render(text)).filter(|text| !text.is_empty())
+        self.first(name, |text: &String, render| render(text)).filter(|text| !text.is_empty())
     }
 
     /// The constants. The platform takes an object only.
     pub fn constants(&mut self) -> Option<Json> {
         let name = "session_constants";
-        self.first(name, |constants: &Constants, answer| constants.0.map_texts(|text| answer.render(text)))
+        self.first(name, |constants: &Constants, render| constants.0.map_texts(render))
     }
 
     /// Where the session's webhooks go.
@@ -156,7 +157,7 @@ impl<'a> Answer<'a> {
         let mut targets = BTreeMap::new();
         for (name, mut target) in wanted.unwrap_or_default() {
             let webhook = name.parse().ok().filter(|webhook: &Webhook| OVERRIDABLE.contains(webhook));
-            let url = target.url.take().map(|url| self.render(&url)).transpose();
+            let url = target.url.take().map(|url| self.render(&url, true)).transpose();
             let usable = |url: &Option<String>| url.as_deref().is_none_or(|url| url.is_empty() || is_usable(url));
             match (webhook, url) {
                 (Some(webhook), Ok(url)) if usable(&url) => {
@@ -173,7 +174,11 @@ impl<'a> Answer<'a> {
     }
 
     /// The member of the most specific profile that has it and whose member can be said.
-    fn first<T: DeserializeOwned, R>(&mut self, name: &'static str, say: impl Fn(&T, &Self) -> Said<R>) -> Option<R> {
+    fn first<T: DeserializeOwned, R>(
+        &mut self,
+        name: &'static str,
+        say: impl Fn(&T, &dyn Fn(&str) -> Said<String>) -> Said<R>,
+    ) -> Option<R> {
         for item in self.profiles {
             let Some(read) = member::<T>(item, name) else { continue };
             let kind = item.name.split('#').next().map(str::to_owned);
@@ -182,26 +187,29 @@ impl<'a> Answer<'a> {
                 self.fallbacks.push(fallback(Reason::MemberUnreadable, None));
                 continue;
             };
-            match say(&value, self) {
+            match say(&value, &|text| self.render(text, true)) {
                 Ok(said) => return Some(said),
                 Err(fault) => self.fallbacks.push(fallback(Reason::TemplateFailed, Some(fault))),
             }
             let source = item.members.iter().find(|(member, _)| member == name);
             let needs_history = source.is_some_and(|(_, text)| mentions(text.as_str(), "history"));
-            if needs_history && let Some(without) = self.without_history.clone() {
-                let with = std::mem::replace(&mut self.variables, without);
-                let said = say(&value, self);
-                self.variables = with;
-                if let Ok(said) = said {
-                    return Some(said);
-                }
+            if needs_history
+                && self.known.history.is_some()
+                && let Ok(said) = say(&value, &|text| self.render(text, false))
+            {
+                return Some(said);
             }
         }
         None
     }
 
-    fn render(&self, text: &str) -> Said<String> {
-        template::render(text, &self.variables, self.until)
+    fn render(&self, text: &str, with_history: bool) -> Said<String> {
+        if !template::is_template(text) {
+            return template::check(text).map(|()| text.to_owned());
+        }
+        let variables = &self.variables[usize::from(with_history)];
+        let variables = variables.get_or_init(|| self.known.variables(&self.zone, with_history));
+        template::render(text, variables, self.until)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::LazyLock;
 
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 use minijinja::machinery::{WhitespaceConfig, parse};
@@ -112,8 +113,7 @@ pub fn render(text: &str, variables: &Value, until: Instant) -> Result<String, F
         return Ok(text.to_owned());
     }
     let mut output = Capped { bytes: Vec::new(), until: Some(until), full: None };
-    let environment = environment();
-    let template = environment.template_from_str(text)?;
+    let template = ENVIRONMENT.template_from_str(text)?;
     let done = template.render_captured_to(variables, &mut output);
     if let Some(reason) = output.full {
         return Err(Fault { line: done.err().and_then(|error| error.line()), reason: reason.to_owned() });
@@ -150,6 +150,9 @@ impl Write for Capped {
         Ok(())
     }
 }
+
+/// What templates have at hand. Made when the first is rendered: most answers are plain texts.
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
