@@ -5,6 +5,7 @@
 mod answers;
 mod authentication;
 mod brief;
+mod calls;
 mod commands;
 mod deadline;
 mod deployed;

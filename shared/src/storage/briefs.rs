@@ -1,8 +1,9 @@
 //! The brief of a call for whoever takes over: built when a human is asked for, and kept on the call.
 
-use super::attributes::{Item, s, text};
+use super::attributes::text;
 use super::calls::Merged;
-use super::{Store, StoreError, item_to_segments};
+use super::transcripts::in_order;
+use super::{Store, StoreError};
 use crate::brief::brief;
 use crate::call::{Call, Delivery, Field, Segment, State};
 use crate::instant::Instant;
@@ -70,25 +71,13 @@ impl Store {
     /// What was said last in a call, in the order in which it was said: of one bounded query.
     async fn last_segments(&self, call: &Call) -> Result<Vec<Segment>, StoreError> {
         const WHAT: &str = "a read of the last turns";
-        let query = self.clients.dynamodb.query().table_name(&self.tables.transcripts);
-        let query = query
-            .projection_expression("#turn, #segments, #packed")
-            .expression_attribute_names("#session", "session")
-            .expression_attribute_names("#turn", "turn")
-            .expression_attribute_names("#segments", "segments")
-            .expression_attribute_names("#packed", "segments_gz")
-            .expression_attribute_values(":session", s(call.key.as_str()))
-            .scan_index_forward(false)
-            .consistent_read(true);
-        let query = match (call.key.provider(), &call.revision) {
-            (Provider::Exotel, _) => query.key_condition_expression("#session = :session").limit(TURNS_READ),
-            (Provider::Vocobase, Some(revision)) => query
-                .key_condition_expression("#session = :session AND begins_with(#turn, :revision)")
-                .expression_attribute_values(":revision", s(format!("{revision}#")))
-                .limit(CHUNKS_READ),
-            (Provider::Vocobase, None) => return Ok(Vec::new()),
+        let Some(query) = self.speech(call) else { return Ok(Vec::new()) };
+        let most = match call.key.provider() {
+            Provider::Exotel => TURNS_READ,
+            Provider::Vocobase => CHUNKS_READ,
         };
-        let output = query.send().await.map_err(|error| StoreError::from_sdk(WHAT, &error))?;
+        let output = query.scan_index_forward(false).limit(most).send().await;
+        let output = output.map_err(|error| StoreError::from_sdk(WHAT, &error))?;
         let mut items = output.items.unwrap_or_default();
         items.sort_by(|one, two| text(one, "turn").cmp(&text(two, "turn")));
         Ok(in_order(&items))
@@ -99,18 +88,4 @@ impl Store {
 fn kept(call: &Call, received_at: Instant) -> Option<Json> {
     let said = call.fields.get(&Field::Brief).filter(|said| said.at >= Some(received_at))?;
     Json::parse(&said.value).ok()
-}
-
-/// The segments of items in the order of their keys, by when they began; what says no time stays behind what it follows.
-/// An item that somebody made unreadable says nothing.
-fn in_order(items: &[Item]) -> Vec<Segment> {
-    let segments = items.iter().flat_map(|item| item_to_segments(item).unwrap_or_default());
-    let mut latest = None;
-    let timed = segments.map(|segment| {
-        latest = segment.start.or(segment.end).or(latest);
-        (latest, segment)
-    });
-    let mut timed: Vec<(Option<Instant>, Segment)> = timed.collect();
-    timed.sort_by_key(|(at, _)| *at);
-    timed.into_iter().map(|(_, segment)| segment).collect()
 }

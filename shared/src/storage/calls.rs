@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::builders::KeysAndAttributesBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::attributes::{Item, n, number_or_text, s, text};
 use super::{CACHE_FOR_MILLIS, Cached, Store, StoreError};
@@ -25,6 +27,8 @@ pub const DAY_SHARDS: u8 = 4;
 
 /// `DynamoDB` gives no more items in one answer.
 const READ_AT_ONCE: usize = 100;
+/// Such reads under way at once.
+const READS_AT_ONCE: usize = 8;
 /// A call that so many writers change at once is no call.
 const MAX_ATTEMPTS: u32 = 64;
 
@@ -63,46 +67,55 @@ impl Store {
     /// Which of these calls are not known to be over, or lack the job of a recording that they wait for: a delivery that
     /// failed half-way and was not repeated may have told the call of it and no more.
     pub async fn not_whole(&self, keys: &[SessionKey]) -> Result<Vec<SessionKey>, StoreError> {
+        const WHAT: &str = "a read of many calls";
         let key = |item: &Item| text(item, "session").map(str::to_owned);
         let names: Vec<&str> = keys.iter().map(SessionKey::as_str).collect();
-        let mut calls = self.read_many(&self.tables.sessions, &names).await?;
+        let states = |read: KeysAndAttributesBuilder| {
+            read.consistent_read(true)
+                .projection_expression("#session, #state, recording_state")
+                .expression_attribute_names("#session", "session")
+                .expression_attribute_names("#state", "state")
+        };
+        let mut calls = self.read_many(&self.tables.sessions, &names, WHAT, states).await?;
         calls.retain(|call| text(call, "state").and_then(State::from_name) >= Some(State::Ended));
         let waits = |call: &Item| text(call, Field::RecordingState.name()) == Some(recording::State::Pending.name());
         let (waiting, whole): (Vec<Item>, Vec<Item>) = calls.into_iter().partition(waits);
         let waiting: Vec<&str> = waiting.iter().filter_map(|call| text(call, "session")).collect();
-        let jobs = self.read_many(&self.tables.recordings, &waiting).await?;
+        let jobs = self.read_many(&self.tables.recordings, &waiting, WHAT, states).await?;
         let whole: BTreeSet<String> = whole.iter().chain(&jobs).filter_map(key).collect();
         Ok(keys.iter().filter(|key| !whole.contains(key.as_str())).cloned().collect())
     }
 
-    /// Those of many items that there are: key and states.
-    async fn read_many(&self, table: &str, sessions: &[&str]) -> Result<Vec<Item>, StoreError> {
-        const WHAT: &str = "a read of many calls";
-        let mut items = Vec::new();
-        for sessions in sessions.chunks(READ_AT_ONCE) {
-            let mut left: Vec<Item> = sessions.iter().map(|key| Item::from([("session".into(), s(*key))])).collect();
+    /// Those of many items that there are, in any order. `how` they are read may be consistent, or only in part.
+    pub(super) async fn read_many(
+        &self,
+        table: &str,
+        sessions: &[&str],
+        what: &'static str,
+        how: impl Fn(KeysAndAttributesBuilder) -> KeysAndAttributesBuilder + Copy,
+    ) -> Result<Vec<Item>, StoreError> {
+        let read = |sessions: Vec<Item>| async move {
+            let (mut items, mut left) = (Vec::new(), sessions);
             while !left.is_empty() {
                 let asked = left.len();
-                let wanted = KeysAndAttributes::builder()
-                    .set_keys(Some(left))
-                    .consistent_read(true)
-                    .projection_expression("#session, #state, recording_state")
-                    .expression_attribute_names("#session", "session")
-                    .expression_attribute_names("#state", "state")
-                    .build()
-                    .map_err(|_| StoreError::Refused(WHAT))?;
+                let wanted = how(KeysAndAttributes::builder().set_keys(Some(left)));
+                let wanted = wanted.build().map_err(|_| StoreError::Refused(what))?;
                 let read = self.clients.dynamodb.batch_get_item().request_items(table, wanted).send().await;
-                let output = read.map_err(|error| StoreError::from_sdk(WHAT, &error))?;
+                let output = read.map_err(|error| StoreError::from_sdk(what, &error))?;
                 items.extend(output.responses.unwrap_or_default().remove(table).unwrap_or_default());
                 // Beyond 16 MB, or when it is busy, the store answers in part.
                 let unread = output.unprocessed_keys.unwrap_or_default().remove(table);
                 left = unread.map(|unread| unread.keys).unwrap_or_default();
                 if left.len() >= asked {
-                    return Err(StoreError::Unavailable { what: WHAT, code: "throttled".to_owned() });
+                    return Err(StoreError::Unavailable { what, code: "throttled".to_owned() });
                 }
             }
-        }
-        Ok(items)
+            Ok(items)
+        };
+        let keys = |some: &[&str]| some.iter().map(|key| Item::from([("session".into(), s(*key))])).collect();
+        let reads: Vec<_> = sessions.chunks(READ_AT_ONCE).map(|some| read(keys(some))).collect();
+        let read: Vec<Vec<Item>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        Ok(read.into_iter().flatten().collect())
     }
 
     /// A call as it is now; `None` if there is none.

@@ -1,6 +1,6 @@
 //! A caller's earlier calls, by the index of contacts.
 
-use aws_sdk_dynamodb::types::KeysAndAttributes;
+use std::collections::HashMap;
 
 use super::attributes::{Item, s, text};
 use super::calls::{BY_CONTACT, item_to_call};
@@ -69,23 +69,11 @@ impl Store {
     }
 
     /// Those of these calls that there are, in their order.
-    async fn calls(&self, keys: &[SessionKey], what: &'static str) -> Result<Vec<Call>, StoreError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let wanted = keys.iter().map(|key| Item::from([("session".into(), s(key.as_str()))])).collect();
-        let wanted = KeysAndAttributes::builder().set_keys(Some(wanted)).build();
-        let wanted = wanted.map_err(|_| StoreError::Refused(what))?;
-        let read = self.clients.dynamodb.batch_get_item().request_items(&self.tables.sessions, wanted);
-        let output = read.send().await.map_err(|error| StoreError::from_sdk(what, &error))?;
-        if output.unprocessed_keys.is_some_and(|keys| !keys.is_empty()) {
-            return Err(StoreError::Unavailable { what, code: "throttled".to_owned() });
-        }
-        let items = output.responses.unwrap_or_default().remove(&self.tables.sessions).unwrap_or_default();
-        let call = |key: &SessionKey| {
-            let item = items.iter().find(|item| text(item, "session") == Some(key.as_str()))?;
-            item_to_call(key, item)
-        };
-        Ok(keys.iter().filter_map(call).collect())
+    pub(super) async fn calls(&self, keys: &[SessionKey], what: &'static str) -> Result<Vec<Call>, StoreError> {
+        let names: Vec<&str> = keys.iter().map(SessionKey::as_str).collect();
+        let items = self.read_many(&self.tables.sessions, &names, what, |read| read).await?;
+        let items: HashMap<&str, &Item> =
+            items.iter().filter_map(|item| Some((text(item, "session")?, item))).collect();
+        Ok(keys.iter().filter_map(|key| item_to_call(key, items.get(key.as_str())?)).collect())
     }
 }

@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::{StreamExt, stream};
 
 use super::attributes::{Item, b, gunzip, gzip, n, number_or_text, s, text};
 use super::{Store, StoreError};
-use crate::call::{Delivery, Segment, Transcript, Turn};
+use crate::call::{Call, Delivery, Segment, Transcript, Turn};
 use crate::instant::Instant;
-use crate::session::SessionKey;
+use crate::session::{Provider, SessionKey};
 
 /// A chunk of a Vocobase transcript holds about so much: a page of reading is a few items, and no item is near 400 KB.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -54,6 +55,28 @@ impl Store {
         let items: Result<Vec<Item>, _> = query.into_paginator().items().send().collect().await;
         let items = items.map_err(|error| StoreError::from_sdk("a read of the transcript", &error))?;
         Ok(items.into_iter().filter_map(|item| Some((text(&item, "turn")?.to_owned(), item))).collect())
+    }
+
+    /// The query for what was said in a call: of Vocobase's revisions the one that counts, `None` without any.
+    pub(super) fn speech(&self, call: &Call) -> Option<QueryFluentBuilder> {
+        let query = self.clients.dynamodb.query().table_name(&self.tables.transcripts);
+        let query = query
+            .projection_expression("#turn, #segments, #packed")
+            .expression_attribute_names("#session", "session")
+            .expression_attribute_names("#turn", "turn")
+            .expression_attribute_names("#segments", "segments")
+            .expression_attribute_names("#packed", "segments_gz")
+            .expression_attribute_values(":session", s(call.key.as_str()))
+            .consistent_read(true);
+        match (call.key.provider(), &call.revision) {
+            (Provider::Exotel, _) => Some(query.key_condition_expression("#session = :session")),
+            (Provider::Vocobase, Some(revision)) => Some(
+                query
+                    .key_condition_expression("#session = :session AND begins_with(#turn, :revision)")
+                    .expression_attribute_values(":revision", s(format!("{revision}#"))),
+            ),
+            (Provider::Vocobase, None) => None,
+        }
     }
 
     /// The items of a delivery's turns.
@@ -221,6 +244,20 @@ pub fn item_to_segments(item: &Item) -> std::io::Result<Vec<Segment>> {
     let Some(AttributeValue::L(list)) = item.get("segments") else { return Ok(Vec::new()) };
     let maps = list.iter().filter_map(|value| value.as_m().ok());
     Ok(maps.map(|map| segment(&|name| text(map, name).map(str::to_owned))).collect())
+}
+
+/// The segments of items in the order of their keys, by when they began; what says no time stays behind what it follows.
+/// An item that somebody made unreadable says nothing.
+pub(super) fn in_order(items: &[Item]) -> Vec<Segment> {
+    let segments = items.iter().flat_map(|item| item_to_segments(item).unwrap_or_default());
+    let mut latest = None;
+    let timed = segments.map(|segment| {
+        latest = segment.start.or(segment.end).or(latest);
+        (latest, segment)
+    });
+    let mut timed: Vec<(Option<Instant>, Segment)> = timed.collect();
+    timed.sort_by_key(|(at, _)| *at);
+    timed.into_iter().map(|(_, segment)| segment).collect()
 }
 
 #[cfg(test)]
