@@ -2,10 +2,13 @@
 //! tests run the same.
 
 pub mod brief;
+pub mod call;
+pub mod calls;
 pub mod dev;
 pub mod doctor;
 pub mod endpoints;
 pub mod events;
+pub mod paint;
 pub mod profile;
 pub mod quarantine;
 pub mod rebuild;
@@ -15,6 +18,8 @@ pub mod secret;
 pub mod sender;
 pub mod simulate;
 pub mod stack;
+pub mod stats;
+pub mod tail;
 pub mod target;
 pub mod template;
 pub mod undelivered;

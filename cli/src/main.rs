@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use cli::Failure;
 use cli::dev::{Data, Events, LocalRun, Setup};
 use shared::{Instant, Webhook, logging};
@@ -28,6 +28,11 @@ enum Command {
     Doctor(cli::doctor::Options),
     Recordings(cli::recordings::Options),
     Brief(cli::brief::Options),
+    Calls(cli::calls::Options),
+    Call(cli::call::Options),
+    Tail(cli::tail::Options),
+    Stats(cli::stats::Options),
+    Completions(Completions),
     Profile(cli::profile::Options),
     Quarantine(cli::quarantine::Options),
     Rebuild(cli::rebuild::Options),
@@ -74,6 +79,18 @@ struct Dev {
     events_to: Option<url::Url>,
 }
 
+/// Print what makes a shell complete this command's words.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  source <(hookswitch completions bash)                        for this shell
+  hookswitch completions zsh > ~/.zfunc/_hookswitch            for every zsh, where ~/.zfunc is in fpath
+  hookswitch completions fish > ~/.config/fish/completions/hookswitch.fish")]
+struct Completions {
+    /// The shell.
+    shell: clap_complete::Shell,
+}
+
 #[allow(clippy::disallowed_methods, reason = "the edge: the environment is read here and passed in")]
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -105,10 +122,21 @@ async fn main() -> ExitCode {
         }
         Command::Simulate(options) => cli::simulate::run(&options, std::io::stdout().lock()).await,
         Command::Secret(options) => cli::secret::run(&options, std::io::stdout().lock(), hidden, confirm).await,
-        Command::Doctor(options) => {
-            let coloured = std::io::stdout().is_terminal() && environment("NO_COLOR").is_none_or(|set| set.is_empty());
-            cli::doctor::run(&options, std::io::stdout().lock(), coloured).await
+        Command::Calls(options) => {
+            cli::calls::run(&options, Instant::now(), std::io::stdout().lock(), coloured()).await
         }
+        Command::Call(options) => cli::call::run(&options, Instant::now(), std::io::stdout().lock(), coloured()).await,
+        Command::Tail(options) => {
+            cli::tail::run(&options, Arc::new(Instant::now), std::io::stdout().lock(), coloured()).await
+        }
+        Command::Stats(options) => {
+            cli::stats::run(&options, Instant::now(), std::io::stdout().lock(), coloured()).await
+        }
+        Command::Completions(options) => {
+            clap_complete::generate(options.shell, &mut Cli::command(), "hookswitch", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Doctor(options) => cli::doctor::run(&options, std::io::stdout().lock(), coloured()).await,
         Command::Urls(options) => cli::urls::run(&options, std::io::stdout().lock()).await,
     };
     match done {
@@ -118,6 +146,11 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Colours are for a terminal, unless its user wants none.
+fn coloured() -> bool {
+    std::io::stdout().is_terminal() && environment("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
 async fn dev(options: Dev) -> Result<(), Failure> {

@@ -18,6 +18,9 @@ pub struct Target {
     /// The port of the local run.
     #[arg(long, default_value_t = 9000)]
     pub port: u16,
+    /// The local run: what is meant if nothing is said.
+    #[arg(long, conflicts_with = "stack")]
+    pub local: bool,
     /// A deployed stack instead, with credentials and region as the AWS CLI finds them.
     #[arg(long, value_name = "NAME", conflicts_with = "port")]
     pub stack: Option<String>,

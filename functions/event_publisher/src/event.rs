@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use shared::call::{Call, Field, Kind as FieldKind, State};
+use shared::call::{Call, Field, State};
 use shared::json::Json;
 use shared::{Instant, SessionKey};
 
@@ -83,7 +83,7 @@ impl Event {
     pub fn new(kind: Kind, call: &Call, parts: &[&str], time: Instant) -> Self {
         let parts: Vec<&str> = [kind.name(), call.key.as_str()].iter().chain(parts).copied().collect();
         let id = hex::encode(&Sha256::digest(json!(parts).to_string())[..16]);
-        Self { kind, id, session: call.key.clone(), time, call: told(call), more: BTreeMap::new() }
+        Self { kind, id, session: call.key.clone(), time, call: call.told(), more: BTreeMap::new() }
     }
 
     /// With another member of its data, if there is something to say.
@@ -175,53 +175,6 @@ struct Data<'a> {
     more: &'a BTreeMap<&'static str, Json>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     truncated: &'a [String],
-}
-
-/// What is known of a call, each value as what it is: numbers keep their digits, and JSON that the table keeps as text is
-/// JSON again.
-fn told(call: &Call) -> BTreeMap<String, Json> {
-    let mut told = BTreeMap::from([("state".to_owned(), Json::text(call.state.name()))]);
-    let mut tell = |name: &str, value: Json| drop(told.insert(name.to_owned(), value));
-    if let Some(at) = call.started_at {
-        tell("started_at", Json::text(&at.to_string()));
-    }
-    if !call.bots.is_empty() {
-        let bots: Vec<Json> = call.bots.iter().map(|bot| Json::text(bot)).collect();
-        tell("bots", Json::list(&bots));
-    }
-    if call.transfer_requested {
-        tell("transfer_requested", data("true"));
-    }
-    if let Some(duration) = call.derived_duration_seconds() {
-        tell(Field::DurationSeconds.name(), number(&duration));
-    }
-    // The brief is for who takes over, and comes with the request for one.
-    for (field, said) in call.fields.iter().filter(|(field, _)| **field != Field::Brief) {
-        let value = match (field, field.kind()) {
-            (Field::Metadata | Field::CustomParameters | Field::Variables | Field::Extraction, _) => data(&said.value),
-            (_, FieldKind::Number) => number(&said.value),
-            (_, FieldKind::Text) => Json::text(&said.value),
-        };
-        tell(field.name(), value);
-    }
-    if !call.insights.is_empty() {
-        let latest = call.insights.iter().map(|(kind, said)| (kind.clone(), data(&said.value))).collect();
-        tell("insights", Json::object(&latest));
-    }
-    told
-}
-
-/// JSON that was kept as text; as text if somebody made it none.
-pub fn data(kept: &str) -> Json {
-    Json::parse(kept).unwrap_or_else(|_| Json::text(kept))
-}
-
-/// A plain decimal as a number, else as text.
-pub fn number(digits: &str) -> Json {
-    match serde_json::from_str::<serde_json::Number>(digits) {
-        Ok(_) => data(digits),
-        Err(_) => Json::text(digits),
-    }
 }
 
 /// Whether a call is over and nothing more is waited for.

@@ -18,7 +18,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use shared::auth::Verified;
-use shared::call::{Call, Delivery, Field, NotADelivery, State};
+use shared::call::{Call, Delivery, Field, NotADelivery, State, data, number};
 use shared::config::{self, ConfigError, Lookup};
 use shared::json::Json;
 use shared::logging::printable;
@@ -31,7 +31,7 @@ use shared::{Clock, Country, Instant, SessionKey, Webhook};
 use tokio::time;
 
 use crate::bus::{Bus, Entry, NotTaken};
-use crate::event::{Event, Kind, data, is_complete, number};
+use crate::event::{Event, Kind, is_complete};
 
 /// How long the stream brings an event again before it is put aside.
 pub const PATIENCE_SECONDS: i64 = 15 * 60;

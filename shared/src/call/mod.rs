@@ -4,11 +4,13 @@
 //! what this delivery knows, and joined into the stored one; so any order and any repetition leaves the same call.
 
 mod exotel;
+mod told;
 mod vocobase;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
+pub use told::{data, number};
 
 use crate::contact::Country;
 use crate::instant::Instant;
