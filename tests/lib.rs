@@ -7,6 +7,7 @@
 
 pub mod bus;
 pub mod control_plane;
+pub mod crowd;
 pub mod faults;
 pub mod log;
 pub mod odd_calls;

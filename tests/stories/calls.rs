@@ -1,16 +1,19 @@
 //! Looking at calls: lists that page, whatever their size, and the commands over them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::process::{Command, Stdio};
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use cli::calls::filter::{BUDGET, Filter, find};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use shared::storage::{Order, Page, Place, Store, Window};
-use shared::{Instant, SessionKey, Webhook};
+use shared::{Country, Instant, SessionKey, Webhook};
 use tests::control_plane::Aws;
+use tests::faults::between;
+use tests::units::Operations;
 use tests::{Item, LocalProcess, World, hookswitch};
 
 fn instant(text: &str) -> Instant {
@@ -379,4 +382,72 @@ fn shells_complete_every_command() {
     );
     let output = Command::new("bash").args(["--norc", "-c", &script]).output().expect("a shell");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "calls call");
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Lists, filtered lists and one call, each many times, with what each asked the store for. With `HOOKSWITCH_CASES` as
+/// many calls as that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_asks_for_no_more_the_more_calls_there_are() {
+    let world = World::new().await;
+    let (since, until) = (instant("2026-03-01T00:00:00Z"), instant("2026-03-31T00:00:00Z"));
+    let calls = usize::try_from(number("HOOKSWITCH_CASES").unwrap_or(300)).unwrap();
+    let began = std::time::Instant::now();
+    tests::crowd::fill(&world, calls, since, until).await;
+    println!("{calls} calls in {:.0} s", began.elapsed().as_secs_f64());
+    let operations = Operations::default();
+    let mut opened = world.stores().open().unwrap();
+    opened.clients = between(&opened.clients, &operations);
+    let store = opened.store().unwrap();
+    let rounds = if calls > 1000 { 100 } else { 5 };
+    let filtered = [("sentiment", "negative"), ("bot", "agent-2"), ("transferred", "true")];
+    for (what, pairs) in [("list", &[][..]), ("filtered list", &filtered[..1]), ("list of a bot", &filtered[1..2])] {
+        let filter = Filter::read(pairs.iter().copied()).unwrap();
+        let (mut after, mut took, mut most) = (None, Vec::new(), BTreeMap::new());
+        for _ in 0..rounds {
+            let began = std::time::Instant::now();
+            let window = Window { since, until };
+            let bounds = (50, BUDGET);
+            let found = find(&store, &filter, Country::INDIA, &window, Order::NewestFirst, after.as_ref(), bounds)
+                .await
+                .unwrap();
+            took.push(began.elapsed());
+            assert!(found.calls.iter().all(|call| filter.has(call, Country::INDIA)));
+            // As the period is, at most: four keys a day, and what the budget buys in hundreds.
+            let asked = operations.take();
+            assert!(asked.keys().all(|name| name == "Query" || name == "BatchGetItem"), "{asked:?}");
+            let (queries, reads) = (asked["Query"], asked.get("BatchGetItem").copied().unwrap_or_default());
+            assert!(reads <= 1 + BUDGET / 100 + 2 && queries <= 4 * 31 * reads.max(1), "{what}: {asked:?}");
+            if pairs.is_empty() {
+                assert_eq!((reads, found.calls.len()), (1, 50.min(calls)));
+            }
+            for (name, count) in asked {
+                let known = most.entry(name).or_insert(0);
+                *known = count.max(*known);
+            }
+            after = found.next;
+        }
+        report(what, took, &format!("{most:?} at most"));
+    }
+    let newest = store.list(&Window { since, until }, Order::NewestFirst, None, 50).await.unwrap().calls;
+    operations.take();
+    let mut took = Vec::new();
+    for call in newest.iter().cycle().take(rounds) {
+        let began = std::time::Instant::now();
+        let whole = cli::call::Whole::read(&opened, &store, &call.key, until).await.unwrap().unwrap();
+        took.push(began.elapsed());
+        assert!(!whole.conversation.is_empty() && !whole.deliveries.is_empty());
+        assert_eq!(operations.take(), BTreeMap::from([("GetItem".to_owned(), 2), ("Query".to_owned(), 2)]));
+    }
+    report("one call", took, "2 queries, 2 items");
+}
+
+/// Prints how long something took: this tells, and decides nothing.
+fn report(what: &str, mut took: Vec<std::time::Duration>, asked: &str) {
+    took.sort();
+    let at = |percent: usize| took[(took.len() * percent).div_ceil(100) - 1];
+    println!("{what:<14} p50 {:>9.1?}  p95 {:>9.1?}  max {:>9.1?}  {asked}", at(50), at(95), at(100));
 }
