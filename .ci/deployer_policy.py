@@ -29,6 +29,9 @@ UNUSED = {
     "AWS::Events::EventBus": "kms:* events:*Permission",
     "AWS::Events::Connection": "kms:*",
     "AWS::StepFunctions::StateMachine": "kms:* s3:*",
+    "AWS::Athena::WorkGroup": "kms:* s3:*Object s3:*Multipart* iam:CreateServiceLinkedRole",
+    "AWS::Glue::Database": "lakeformation:* glue:*Connection",
+    "AWS::Glue::Table": "lakeformation:* glue:GetSchemaVersion glue:PassConnection s3:*Object",
 }
 LONGEST = 6144  # characters without white space that IAM takes as a managed policy
 

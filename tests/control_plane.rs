@@ -44,6 +44,8 @@ pub struct Account {
     pub mappings: Vec<Value>,
     /// Event source mappings of the publisher.
     pub event_mappings: Vec<Value>,
+    /// Event source mappings of the exporter.
+    pub export_mappings: Vec<Value>,
     /// Alarms.
     pub alarms: Vec<Value>,
     /// Operations that the caller may not use.
@@ -81,6 +83,7 @@ impl Aws {
             ("VocobaseApiKeySecret", VOCOBASE_API_KEY_ARN),
             ("RecordingArchiverFunction", "prod-recording_archiver"),
             ("EventPublisherFunction", "prod-event_publisher"),
+            ("CallExporterFunction", "prod-call_exporter"),
             ("FailureQueue", "https://sqs.us-east-1.amazonaws.com/123456789012/prod-FailureQueue"),
             ("AlarmTopic", TOPIC_ARN),
         ] {
@@ -111,6 +114,7 @@ impl Aws {
             meanwhile: BTreeMap::new(),
             mappings: vec![mapping("recordings")],
             event_mappings: ["events", "sessions", "recordings"].map(mapping).to_vec(),
+            export_mappings: ["sessions", "transcripts"].map(mapping).to_vec(),
             alarms: vec![alarm("FunctionErrorsAlarm"), alarm("FailureQueueAlarm")],
             denied: BTreeSet::new(),
         };
@@ -197,11 +201,13 @@ async fn answer(account: &Mutex<Account>, request: Request<Incoming>) -> Respons
         if account.denied.contains("ListEventSourceMappings") {
             return denied("ListEventSourceMappings");
         }
-        let mappings = match (of("prod-recording_archiver"), of("prod-event_publisher")) {
-            (true, _) => &account.mappings,
-            (_, true) => &account.event_mappings,
-            _ => panic!("no function of the stack: {}", parts.uri),
-        };
+        let mappings = [
+            ("prod-recording_archiver", &account.mappings),
+            ("prod-event_publisher", &account.event_mappings),
+            ("prod-call_exporter", &account.export_mappings),
+        ];
+        let mappings = mappings.into_iter().find(|(function, _)| of(function)).map(|(_, mappings)| mappings);
+        let mappings = mappings.unwrap_or_else(|| panic!("no function of the stack: {}", parts.uri));
         let mappings = json!({ "EventSourceMappings": mappings });
         return respond(200, "application/json", mappings.to_string());
     }

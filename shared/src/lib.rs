@@ -10,6 +10,7 @@ pub mod brief;
 pub mod call;
 pub mod config;
 pub mod contact;
+pub mod document;
 pub mod instant;
 pub mod json;
 pub mod keyring;

@@ -42,6 +42,9 @@ pub const RECONCILED: &str = "Reconciled";
 /// Events of calls, by `type` and `outcome` (`published` or `undelivered`) and over all types. Count.
 pub const EVENTS: &str = "Events";
 
+/// Calls whose document was looked after, by `outcome`: `written`, `unchanged`, `removed` or `failed`. Count.
+pub const DOCUMENTS: &str = "Documents";
+
 /// Writes metrics for one stack, or none, as on the local run.
 #[derive(Default)]
 pub struct Metrics {
@@ -115,6 +118,12 @@ impl Metrics {
             &[("type", kind), ("outcome", outcome)],
             &[(&[&["stack", "type", "outcome"], &["stack", "outcome"]], &counted)],
         );
+    }
+
+    /// Counts calls whose document came to one outcome.
+    pub fn documents(&self, outcome: &str, count: u32, now: Instant) {
+        let counted = [(DOCUMENTS, "Count", f64::from(count))];
+        self.write(now, &[("outcome", outcome)], &[(&[&["stack", "outcome"]], &counted)]);
     }
 
     fn write(&self, now: Instant, dimensions: &[(&str, &str)], groups: &[Group<'_>]) {

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+
 /// The platform that runs the bot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Provider {
@@ -101,6 +104,11 @@ pub const TRIAL_PREFIX: &str = "doctor-";
 /// What follows: so many random letters and digits.
 pub const TRIAL_LENGTH: usize = 12;
 
+/// What an object's key may hold as it is; the rest of a session's id is percent-encoded.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+/// A longer name is a digest instead: some stores keep an object in a file named after all of its key.
+const MAX_NAME_BYTES: usize = 100;
+
 impl SessionKey {
     /// Refuses ids that cannot be a key: empty, or over 2048 bytes with the provider's name.
     pub fn new(provider: Provider, id: &str) -> Result<Self, BadSessionId> {
@@ -119,6 +127,18 @@ impl SessionKey {
     /// The platform's own id.
     pub fn id(&self) -> &str {
         &self.key[self.provider.name().len() + 1..]
+    }
+
+    /// What the objects of this call are named, below a prefix that tells the platform: the platform's own id, as any
+    /// store takes it. It never begins with a dot or an underscore: Athena passes such objects over.
+    pub fn object_name(&self) -> String {
+        let plain = utf8_percent_encode(self.id(), PLAIN).to_string();
+        let name = match plain.as_bytes() {
+            [b'.', ..] => format!("%2E{}", &plain[1..]),
+            [b'_', ..] => format!("%5F{}", &plain[1..]),
+            _ => plain,
+        };
+        if name.len() > MAX_NAME_BYTES { hex::encode(Sha256::digest(self.id())) } else { name }
     }
 
     /// Whether it is one that `hookswitch doctor` made up: [`TRIAL_PREFIX`] and [`TRIAL_LENGTH`] letters and digits.
@@ -201,6 +221,15 @@ mod tests {
         for key in ["", "s1", "exotel", "#s1", "Exotel#s1"] {
             assert_eq!(key.parse::<SessionKey>(), Err(BadSessionId::NoProvider), "{key}");
         }
+    }
+
+    #[test]
+    fn an_object_has_a_name_that_any_store_takes_and_athena_looks_at() {
+        let name = |id: &str| SessionKey::new(Provider::Vocobase, id).unwrap().object_name();
+        assert_eq!(name("s1234567-abcd"), "s1234567-abcd");
+        assert_eq!(name("a/../b"), "a%2F..%2Fb");
+        assert_eq!((name(".."), name("_s1")), ("%2E.".to_owned(), "%5Fs1".to_owned()));
+        assert_eq!((name(&"x".repeat(100)).len(), name(&"x".repeat(101)).len()), (100, 64));
     }
 
     #[test]

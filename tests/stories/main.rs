@@ -12,6 +12,7 @@ mod deployed;
 mod erasure;
 mod events;
 mod examples;
+mod export;
 mod faults;
 mod lambda;
 mod load;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use call_exporter::Exporter;
 use event_publisher::Publisher;
 use event_publisher::bus::SOURCE;
 use event_publisher::event::Kind;
@@ -15,7 +16,7 @@ use reconciler::Reconciler;
 use recording_archiver::Archiver;
 use serde_json::{Value, json};
 use shared::config::{DEFAULT_DEADLINE_MS, DEFAULT_TOLERANCE_SECONDS, Lookup};
-use shared::metrics::{DELIVERIES, EVENTS, Metrics, NAMESPACE, RECONCILED, RECONCILER_RUNS};
+use shared::metrics::{DELIVERIES, DOCUMENTS, EVENTS, Metrics, NAMESPACE, RECONCILED, RECONCILER_RUNS};
 use shared::profile::Reason;
 use shared::recording::State;
 use shared::storage::{BY_CONTACT, BY_DAY, UNFINISHED};
@@ -25,9 +26,9 @@ use shared::{Instant, Provider, Webhook};
 type Names = BTreeSet<String>;
 
 /// The functions that no platform calls: they have a schedule, or the stream of a table.
-const OURS: [&str; 3] = ["recording_archiver", "reconciler", "event_publisher"];
+const OURS: [&str; 4] = ["recording_archiver", "reconciler", "event_publisher", "call_exporter"];
 /// Those that a stream calls.
-const BY_STREAM: [&str; 2] = ["recording_archiver", "event_publisher"];
+const BY_STREAM: [&str; 3] = ["recording_archiver", "event_publisher", "call_exporter"];
 /// AWS's page "Limits that apply to alarms based on metric math expressions".
 const METRICS_OF_AN_ALARM: usize = 10;
 
@@ -246,6 +247,108 @@ fn the_publisher_is_brought_what_it_tells_and_tries_for_longer_than_it_waits_for
     assert_eq!(state("RecordingsTable"), names(State::ALL.iter().filter(is_over).map(|state| state.name())));
 }
 
+#[test]
+fn the_exporter_is_brought_calls_that_are_over_and_turns_that_may_be_late_and_tries_as_long_as_the_publisher() {
+    let template = Template::read();
+    let properties = |function: &str| template.resource(function)["Properties"]["Events"].clone();
+    let (exporter, publisher) = (properties("CallExporterFunction"), properties("EventPublisherFunction"));
+    let mut patterns = BTreeMap::new();
+    for mapping in exporter.as_object().unwrap().values().map(|event| &event["Properties"]) {
+        let table = string(&mapping["Stream"]["Fn::GetAtt"][0]);
+        for what in [
+            "StartingPosition",
+            "FunctionResponseTypes",
+            "BisectBatchOnFunctionError",
+            "MaximumRetryAttempts",
+            "MaximumRecordAgeInSeconds",
+            "DestinationConfig",
+        ] {
+            assert_eq!(mapping[what], publisher["Calls"]["Properties"][what], "{table}: {what}");
+        }
+        let pattern = string(&mapping["FilterCriteria"]["Filters"][0]["Pattern"]);
+        patterns.insert(table, serde_json::from_str::<Value>(&pattern).unwrap());
+    }
+    assert_eq!(names(patterns.keys()), names(["SessionsTable", "TranscriptsTable"]));
+    let states = list(&patterns["SessionsTable"]["dynamodb"]["NewImage"]["state"]["S"]).iter().map(string);
+    assert_eq!(names(states), names([shared::call::State::Ended.name(), shared::call::State::Erased.name()]));
+    let turns = &patterns["TranscriptsTable"];
+    let session = &turns["dynamodb"]["Keys"]["session"]["S"];
+    assert_eq!(*session, json!([{ "prefix": format!("{}#", Provider::Exotel.name()) }]), "Vocobase's come with the call");
+    assert_eq!(turns["eventName"], json!(["INSERT", "MODIFY"]), "a turn that expires is no news");
+    let view = |table: &str| &template.resource(table)["Properties"]["StreamSpecification"]["StreamViewType"];
+    assert_eq!(view("SessionsTable"), "NEW_AND_OLD_IMAGES", "a call that moves is removed where it was");
+    assert_eq!(view("TranscriptsTable"), "KEYS_ONLY", "whose turn it is, and nothing that was said");
+}
+
+/// Source: Amazon Athena User Guide, "Set up partition projection".
+#[test]
+fn athenas_table_has_a_column_for_each_member_of_a_document_and_looks_where_documents_are() {
+    fn glue(described: &Value) -> String {
+        let kind = described["type"].as_array().map_or(&described["type"], |kinds| &kinds[0]);
+        match kind.as_str().unwrap() {
+            "object" => {
+                let members = list_of_members(&described["properties"]);
+                let members = members.iter().map(|(name, member)| format!("{name}:{}", glue(member)));
+                format!("struct<{}>", members.collect::<Vec<_>>().join(","))
+            }
+            "array" => format!("array<{}>", glue(&described["items"])),
+            "number" => "double".to_owned(),
+            "integer" => "bigint".to_owned(),
+            plain => plain.to_owned(),
+        }
+    }
+    fn list_of_members(properties: &Value) -> Vec<(String, Value)> {
+        let members = properties.as_object().unwrap();
+        members.iter().map(|(name, member)| (name.clone(), member.clone())).collect()
+    }
+    // The members of a struct have an order in Glue and none in JSON: it is no matter which.
+    let sorted = |kind: &str| {
+        let (outer, inner) = kind.split_once("struct<").unwrap_or((kind, ""));
+        let mut members: Vec<&str> = inner.trim_end_matches('>').split(',').collect();
+        members.sort_unstable();
+        (outer.to_owned(), members.join(","))
+    };
+    let schema: Value = serde_json::from_str(&read("docs/calls/call.v1.schema.json")).unwrap();
+    let members = list_of_members(&schema["properties"]).into_iter();
+    let template = Template::read();
+    let table = &template.resource("CallsTable")["Properties"];
+    let partitions = list(&table["TableInput"]["PartitionKeys"]).iter().map(|key| string(&key["Name"]));
+    let partitions: Vec<String> = partitions.collect();
+    let expected = members.filter(|(name, _)| !partitions.contains(name));
+    let expected: BTreeMap<_, _> = expected.map(|(name, member)| (name, sorted(&glue(&member)))).collect();
+    let columns = list(&table["TableInput"]["StorageDescriptor"]["Columns"]).iter();
+    let columns = columns.map(|column| (string(&column["Name"]), sorted(&string(&column["Type"]))));
+    assert_eq!(columns.collect::<BTreeMap<_, _>>(), expected);
+
+    let parameters = &table["TableInput"]["Parameters"];
+    let place = string(&parameters["storage.location.template"]["Fn::Sub"]);
+    let partition = shared::document::partition(Provider::Exotel, "${!dt}").replace("exotel", "${!provider}");
+    assert_eq!(place, format!("s3://${{RecordingsBucket}}/{}{partition}/", shared::document::CALLS));
+    let providers = [Provider::Exotel, Provider::Vocobase].map(Provider::name).join(",");
+    assert_eq!(parameters["projection.provider.values"], providers);
+    assert_eq!(parameters["projection.dt.range"], sub("NOW-${RetentionDays}DAYS,NOW+1DAYS"), "as long as they are kept");
+    let work_group = &template.resource("AnalysisWorkGroup")["Properties"]["WorkGroupConfiguration"];
+    assert_eq!(work_group["EnforceWorkGroupConfiguration"], true, "or a query might set another limit");
+    assert_eq!(work_group["BytesScannedCutoffPerQuery"], reference("QueryScanLimit"));
+    let results = &work_group["ResultConfiguration"]["OutputLocation"];
+    assert_eq!(*results, sub("s3://${RecordingsBucket}/athena/"));
+    let rules = &template.resource("RecordingsBucket")["Properties"]["LifecycleConfiguration"]["Rules"];
+    let days = |prefix: &str| {
+        let rule = list(rules).iter().find(|rule| rule["Prefix"] == prefix).unwrap_or_else(|| panic!("{prefix} stays"));
+        rule["ExpirationInDays"].clone()
+    };
+    assert_eq!((days("calls/"), days("athena/")), (reference("RetentionDays"), json!(1)));
+    let queries = template.of_type("AWS::Athena::NamedQuery");
+    let explained = rows(&read("docs/calls/README.md"), "query");
+    let said = |query: &Value| (string(&query["Properties"]["Name"]), string(&query["Properties"]["Description"]));
+    let explained = explained.iter().map(|row| (code(&row[0]), row[1].clone()));
+    assert_eq!(explained.collect::<BTreeMap<_, _>>(), queries.values().map(said).collect());
+    for (logical, query) in queries {
+        assert_eq!(query["Properties"]["WorkGroup"], reference("AnalysisWorkGroup"), "{logical}");
+        assert_eq!(query["Properties"]["Database"], reference("AnalysisDatabase"), "{logical}");
+    }
+}
+
 /// Source: Amazon DynamoDB Developer Guide, "Change data capture for DynamoDB Streams": no more than two processes
 /// should read from a shard at a time.
 #[test]
@@ -258,7 +361,7 @@ fn no_stream_has_more_than_two_readers() {
             }
         }
     }
-    assert_eq!(names(readers.keys()), names(["EventsTable", "SessionsTable", "RecordingsTable"]));
+    assert_eq!(names(readers.keys()), names(["EventsTable", "TranscriptsTable", "SessionsTable", "RecordingsTable"]));
     assert!(readers.values().all(|readers| *readers <= 2), "{readers:?}");
 }
 
@@ -467,13 +570,15 @@ fn every_metric_and_outcome_is_explained_and_counted() {
     assert_eq!(outcomes("outcome of a run"), written.runs);
     assert_eq!(outcomes("outcome of what was missing"), written.missing);
     assert_eq!(outcomes("outcome of an event"), written.events);
+    assert_eq!(outcomes("outcome of a document"), written.documents);
     assert_eq!(outcomes("reason of a fallback"), names(Reason::ALL.map(Reason::name)));
 
     let (webhooks, outcomes) = (Webhook::ALL.len(), written.deliveries.len());
     let by_stack = written.metrics.iter().filter(|(_, _, dimensions)| dimensions.len() == 1).count();
     let of_schedules = written.recordings.len() + written.runs.len() + written.missing.len();
+    let of_documents = written.documents.len();
     let of_events = (Kind::ALL.len() + 1) * written.events.len();
-    let most = webhooks * outcomes + outcomes + webhooks + of_schedules + of_events + Reason::ALL.len() + by_stack;
+    let most = webhooks * outcomes + outcomes + webhooks + of_schedules + of_events + of_documents + Reason::ALL.len() + by_stack;
     let cost = format!("{most} at most: `Deliveries` {webhooks} webhooks × {outcomes} outcomes and {outcomes} in all");
     assert!(operations.contains(&cost), "the costs do not say: {cost}");
     let alarms = Template::read().of_type("AWS::CloudWatch::Alarm");
@@ -553,7 +658,7 @@ fn every_parameter_and_output_is_explained_and_every_parameter_has_its_place_in_
 
 #[test]
 fn links_between_the_pages_lead_somewhere() {
-    for page in ["README.md", "SECURITY.md", "docs/deploy.md", "docs/operations.md", "docs/security.md"] {
+    for page in ["README.md", "SECURITY.md", "docs/deploy.md", "docs/operations.md", "docs/security.md", "docs/calls/README.md"] {
         let text = read(page);
         for link in text.split("](").skip(1).filter_map(|link| link.split(')').next()) {
             let (file, section) = link.split_once('#').unwrap_or((link, ""));
@@ -581,6 +686,7 @@ fn writes_metrics() {
     metrics.oldest_unfinished(None, now);
     metrics.reconciled("complete", &[("recovered", 1)], now);
     metrics.events(Kind::CallEnded.name(), "published", 1, now);
+    metrics.documents("written", 1, now);
 }
 
 /// What the functions write: each metric's name, unit and dimensions, and the words of its outcomes.
@@ -591,6 +697,7 @@ struct Written {
     runs: Names,
     missing: Names,
     events: Names,
+    documents: Names,
 }
 
 impl Written {
@@ -621,7 +728,10 @@ impl Written {
         let missing = of(reconciler, "let counts = [", "];");
         let mut events = of("../functions/event_publisher/src/lib.rs", "const PUBLISHED", ";");
         events.extend(of("../functions/event_publisher/src/lib.rs", "const UNDELIVERED", ";"));
-        Self { metrics, deliveries, recordings, runs, missing, events }
+        let exporter = "../functions/call_exporter/src/lib.rs";
+        let mut documents = of(exporter, "const fn name(self)", "\n    }\n");
+        documents.extend(of(exporter, "const FAILED", ";"));
+        Self { metrics, deliveries, recordings, runs, missing, events, documents }
     }
 
     /// Fails unless the metric is written with just these dimensions, and their values can occur.
@@ -635,6 +745,7 @@ impl Written {
                 RECONCILER_RUNS => &self.runs,
                 RECONCILED => &self.missing,
                 EVENTS => &self.events,
+                DOCUMENTS => &self.documents,
                 _ => &self.recordings,
             };
             assert!(words.contains(&outcome), "{by} looks at {metric} of the outcome {outcome}, which there is not");
@@ -783,6 +894,7 @@ fn asked_by(function: &str, value: Lookup<'_>) -> Result<Names, String> {
         "recording_archiver" => Archiver::from_environment(&lookup).map(drop),
         "reconciler" => Reconciler::from_environment(&lookup, clock).map(drop),
         "event_publisher" => Publisher::from_environment(&lookup).map(drop),
+        "call_exporter" => Exporter::from_environment(&lookup).map(drop),
         webhook => {
             let webhook = webhook.parse().map_err(|_| format!("{webhook} is no function"))?;
             App::from_environment(webhook, &lookup, clock).map(drop)

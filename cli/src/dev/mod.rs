@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use call_exporter::Exporter;
 use event_publisher::Publisher;
 use event_publisher::bus::Bus;
 use reconciler::Reconciler;
@@ -76,8 +77,8 @@ pub struct Setup {
     pub port: u16,
     /// Where things are kept.
     pub data: Data,
-    /// Whether streams and schedules do their work: recordings are fetched, events published and, with a key of
-    /// Vocobase's API, calls are looked for whose webhook never came.
+    /// Whether streams and schedules do their work: recordings are fetched, events published, finished calls exported
+    /// and, with a key of Vocobase's API, calls are looked for whose webhook never came.
     pub triggers: bool,
     /// Where events go that the local bus takes.
     pub events: Events,
@@ -178,13 +179,16 @@ impl LocalRun {
             let storage = shared::config::Storage::read(&function_lookup)?;
             let archiver = Archiver::new(storage.clone(), found.connect()?, sources, Arc::clone(&clock));
             let bus = Bus::connect(&function_lookup)?;
-            let publisher = Publisher::new(storage, found.connect()?, bus, LOCAL_STACK, Arc::clone(&clock));
+            let publisher = Publisher::new(storage.clone(), found.connect()?, bus, LOCAL_STACK, Arc::clone(&clock));
+            let exporter = Exporter::new(storage, found.connect()?, Arc::clone(&clock));
             if let Some(database) = stores.database() {
                 let stream = |table: &str| triggers::Stream::open(database.clone(), found.tables[table].clone());
                 let jobs = stream("recordings").await;
                 triggered.push(tokio::spawn(triggers::archive(archiver, jobs, stopped.clone())));
                 let streams = vec![stream("events").await, stream("sessions").await, stream("recordings").await];
                 triggered.push(tokio::spawn(triggers::publish(publisher, streams, stopped.clone())));
+                let (calls, turns) = (stream("sessions").await, stream("transcripts").await);
+                triggered.push(tokio::spawn(triggers::export(exporter, calls, turns, stopped.clone())));
             }
             let reconciler = Reconciler::new(&function_lookup, found.connect()?, Patience::default(), clock)?;
             if !set("VOCOBASE_API_KEY", "").is_empty() {

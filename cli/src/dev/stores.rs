@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{Request, Response, StatusCode};
+use ::http::{Method, Request, Response, StatusCode};
 use dynoxide::Database;
 use dynoxide::errors::DynoxideError;
 use dynoxide::storage::Storage;
@@ -15,7 +17,7 @@ use hyper::service::{Service, service_fn};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 use tokio::task::JoinHandle;
 
 use super::{Data, http};
@@ -85,15 +87,16 @@ impl Embedded {
             }
         });
         // Everybody knows its keys, so that a page that leads its own name here could sign for it.
-        let bucket = service.build();
+        let (bucket, turns) = (service.build(), Turns::new());
         let guarded = service_fn(move |request: Request<Incoming>| {
-            let bucket = bucket.clone();
+            let (bucket, turns) = (bucket.clone(), turns.clone());
             async move {
                 if http::is_foreign(&request) {
                     let mut refusal = Response::new(s3s::Body::empty());
                     *refusal.status_mut() = StatusCode::FORBIDDEN;
                     return Ok(refusal);
                 }
+                let _turn = turns.take(request.method(), request.uri().path()).await;
                 Service::call(&bucket, request).await
             }
         });
@@ -110,6 +113,36 @@ impl Embedded {
         let _ = self.stop.send(true);
         let both = futures_util::future::join(self.dynamodb, self.s3);
         let _ = tokio::time::timeout(grace, both).await;
+    }
+}
+
+/// Whose turn it is with an object. The embedded S3 looks at what is there and then writes, so of two conditional puts
+/// at once both could be done; nor is an object's `ETag` written at once with it. One writer at a time makes both whole.
+#[derive(Clone)]
+struct Turns(Arc<Vec<RwLock<()>>>);
+
+/// Held while an object is written, or looked at.
+enum Turn<'a> {
+    Write { _held: RwLockWriteGuard<'a, ()> },
+    Read { _held: RwLockReadGuard<'a, ()> },
+}
+
+impl Turns {
+    /// Objects share so many.
+    const COUNT: usize = 64;
+
+    fn new() -> Self {
+        Self(Arc::new((0..Self::COUNT).map(|_| RwLock::default()).collect()))
+    }
+
+    async fn take(&self, method: &Method, path: &str) -> Turn<'_> {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % Self::COUNT as u64).unwrap_or_default();
+        match *method {
+            Method::GET | Method::HEAD => Turn::Read { _held: self.0[index].read().await },
+            _ => Turn::Write { _held: self.0[index].write().await },
+        }
     }
 }
 

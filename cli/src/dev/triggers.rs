@@ -1,9 +1,10 @@
-//! What Lambda's event sources do: tables' streams call the archiver and the publisher, schedules the archiver and the
-//! reconciler.
+//! What Lambda's event sources do: tables' streams call the archiver, the publisher and the exporter, schedules the
+//! archiver and the reconciler.
 
 use std::time::Duration;
 
 use super::http::asked;
+use call_exporter::Exporter;
 use dynoxide::Database;
 use dynoxide::actions::describe_stream::DescribeStreamRequest;
 use dynoxide::actions::get_records::GetRecordsRequest;
@@ -13,6 +14,7 @@ use event_publisher::Publisher;
 use reconciler::Reconciler;
 use recording_archiver::Archiver;
 use serde_json::{Value, json};
+use shared::storage::{Invocation, Report};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -26,9 +28,9 @@ const SCHEDULE: Duration = Duration::from_mins(1);
 const RECONCILE: Duration = Duration::from_mins(15);
 /// What an invocation has, as in the template.
 const TIMEOUT: Duration = Duration::from_mins(15);
-/// What one of the publisher has.
-const PUBLISHER_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long the publisher is left alone once something failed, and after how many failures a record is passed over:
+/// What one of the publisher or of the exporter has.
+const SHORT_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long they are left alone once something failed, and after how many failures a record is passed over:
 /// together longer than the publisher's own patience.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
 const MOST_FAILURES: u32 = 240;
@@ -139,12 +141,28 @@ pub(super) async fn publish(publisher: Publisher, streams: Vec<Stream>, mut stop
             _ = poll.tick() => {}
         }
         for fed in &mut fed {
-            fed.feed(&publisher).await;
+            fed.feed(async |invocation, deadline| event_publisher::handle(&publisher, invocation, deadline).await)
+                .await;
         }
     }
 }
 
-/// A stream, and how far the publisher has come with it.
+/// Feeds the exporter from the streams of calls and of turns until it is time to stop.
+pub(super) async fn export(exporter: Exporter, calls: Stream, turns: Stream, mut stopped: watch::Receiver<bool>) {
+    let mut poll = every(POLL);
+    let mut fed = [Fed::new(calls), Fed::new(turns)];
+    loop {
+        tokio::select! {
+            () = asked(&mut stopped) => return,
+            _ = poll.tick() => {}
+        }
+        for fed in &mut fed {
+            fed.feed(async |invocation, deadline| call_exporter::handle(&exporter, invocation, deadline).await).await;
+        }
+    }
+}
+
+/// A stream, and how far its function has come with it.
 struct Fed {
     stream: Stream,
     waiting: Vec<Value>,
@@ -160,7 +178,7 @@ impl Fed {
 
     /// One invocation, if there is news. What it reports as failed it is brought again, and what comes after that in
     /// the same stream waits, as with Lambda.
-    async fn feed(&mut self, publisher: &Publisher) {
+    async fn feed(&mut self, handle: impl AsyncFnOnce(Invocation, Instant) -> Report) {
         if self.waiting.is_empty() {
             self.waiting = self.stream.news().await;
         }
@@ -175,7 +193,7 @@ impl Fed {
                 return;
             }
         };
-        let report = event_publisher::handle(publisher, invocation, Instant::now() + PUBLISHER_TIMEOUT).await;
+        let report = handle(invocation, Instant::now() + SHORT_TIMEOUT).await;
         let is_failed = |record: &Value| {
             let number = &record["dynamodb"]["SequenceNumber"];
             report.batch_item_failures.iter().any(|failure| *number == failure.item_identifier)
@@ -189,7 +207,7 @@ impl Fed {
         self.failures = if done > 0 { 1 } else { self.failures + 1 };
         self.not_before = Instant::now() + AFTER_A_FAILURE;
         if self.failures >= MOST_FAILURES {
-            tracing::error!("a change of a call is passed over: its events cannot be published");
+            tracing::error!("a change of a call is passed over: it failed too often");
             self.waiting.remove(0);
             self.failures = 0;
         }

@@ -102,8 +102,17 @@ async fn check_local(port: u16, report: &mut Report<impl Write>) -> Result<(), F
     let url = |webhook: Webhook| Some((webhook, endpoints.functions.get(webhook.name())?.clone()));
     trial.urls = Webhook::ALL.into_iter().filter_map(url).collect();
     check_deliveries(&trial, report).await;
-    for check in ["stack", "exotel secret", "vocobase secret", "vocobase api key", "stream", "event streams", "alarms"]
-    {
+    const CHECKS: [&str; 8] = [
+        "stack",
+        "exotel secret",
+        "vocobase secret",
+        "vocobase api key",
+        "stream",
+        "event streams",
+        "export streams",
+        "alarms",
+    ];
+    for check in CHECKS {
         report.tell(check, Finding::Skipped("of a deployed stack only".to_owned()));
     }
     Ok(())
@@ -135,6 +144,7 @@ async fn check_stack(name: &str, report: &mut Report<impl Write>) -> Result<(), 
     check_deliveries(&trial, report).await;
     report.tell("stream", stack::stream(&stack).await.unwrap_or_else(Finding::from));
     report.tell("event streams", stack::events(&stack).await.unwrap_or_else(Finding::from));
+    report.tell("export streams", stack::exports(&stack).await.unwrap_or_else(Finding::from));
     report.tell("alarms", stack::alarms(&stack).await.unwrap_or_else(Finding::from));
     Ok(())
 }

@@ -97,6 +97,15 @@ const PUBLISHER: Fed = Fed {
     lost: "a change that cannot be told",
 };
 
+const EXPORTER: Fed = Fed {
+    function: "call_exporter",
+    name: "the exporter",
+    tables: &["sessions", "transcripts"],
+    nothing: "nothing brings changes of a table to the exporter, and documents of calls are not up to date",
+    waits: "documents of calls wait",
+    lost: "a call that cannot be exported",
+};
+
 /// The mapping from the recordings table's stream to the archiver.
 pub(super) async fn stream(stack: &Stack) -> Result<Finding, Failure> {
     fed(stack, &ARCHIVER).await
@@ -105,6 +114,11 @@ pub(super) async fn stream(stack: &Stack) -> Result<Finding, Failure> {
 /// The mappings from the tables' streams to the publisher.
 pub(super) async fn events(stack: &Stack) -> Result<Finding, Failure> {
     fed(stack, &PUBLISHER).await
+}
+
+/// The mappings from the tables' streams to the exporter.
+pub(super) async fn exports(stack: &Stack) -> Result<Finding, Failure> {
+    fed(stack, &EXPORTER).await
 }
 
 async fn fed(stack: &Stack, of: &Fed) -> Result<Finding, Failure> {

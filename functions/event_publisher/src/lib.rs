@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use shared::auth::Verified;
 use shared::call::{Call, Delivery, Field, NotADelivery, State, data, number};
@@ -25,7 +24,7 @@ use shared::logging::printable;
 use shared::metrics::Metrics;
 use shared::recording::State as Recording;
 use shared::storage::{
-    Change, Clients, Item, ItemFailure, Report, Store, StoreError, Tables, connect, read_event, text,
+    Change, Clients, Invocation, Item, ItemFailure, Report, Store, StoreError, Tables, connect, read_event, text,
 };
 use shared::{Clock, Country, Instant, SessionKey, Webhook};
 use tokio::time;
@@ -246,14 +245,6 @@ impl Publisher {
 
 fn key(keys: &Item) -> Option<SessionKey> {
     text(keys, "session")?.parse().ok()
-}
-
-/// What the function is invoked with.
-#[derive(Deserialize)]
-pub struct Invocation {
-    /// Source: AWS Lambda Developer Guide, "Using AWS Lambda with Amazon DynamoDB", example event.
-    #[serde(rename = "Records")]
-    pub records: Vec<Change>,
 }
 
 /// Handles one invocation, which ends at `deadline`: publishes what the records tell, and reports which are to be

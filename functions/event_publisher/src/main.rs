@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use event_publisher::{Invocation, Publisher, handle};
+use event_publisher::{Publisher, handle};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use shared::logging;
+use shared::storage::Invocation;
 use tokio::time::Instant;
 
 #[tokio::main(flavor = "current_thread")]

@@ -10,7 +10,6 @@ pub mod source;
 use std::sync::Arc;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use shared::config::{self, ConfigError, Lookup};
@@ -213,18 +212,10 @@ fn wait_seconds(key: &SessionKey, attempts: u32) -> i64 {
     longest - longest / 2 * i64::from(digest[0]) / 255
 }
 
-/// What an object's key may hold as it is; the rest of a session's id is percent-encoded.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
-const MAX_NAME_BYTES: usize = 120;
-
 /// `recordings/<provider>/<yyyy>/<mm>/<dd>/<session id>`.
 fn object_prefix(key: &SessionKey, began_at: Instant) -> String {
     let day = began_at.day().replace('-', "/");
-    let mut name = utf8_percent_encode(key.id(), PLAIN).to_string();
-    if name.len() > MAX_NAME_BYTES || name.chars().all(|letter| letter == '.') {
-        name = hex::encode(Sha256::digest(key.id()));
-    }
-    format!("recordings/{}/{day}/{name}", key.provider().name())
+    format!("recordings/{}/{day}/{}", key.provider().name(), key.object_name())
 }
 
 /// What the function is invoked with: records of the table's stream, or the schedule's event, which has none.
@@ -305,13 +296,9 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_where_its_call_began_under_a_name_that_any_store_takes() {
+    fn an_object_is_where_its_call_began() {
         let began_at = Instant::parse("2026-03-15T14:30:01Z").unwrap();
-        let prefix = |id: &str| object_prefix(&SessionKey::new(Provider::Vocobase, id).unwrap(), began_at);
-        assert_eq!(prefix("s1234567-abcd"), "recordings/vocobase/2026/03/15/s1234567-abcd");
-        assert_eq!(prefix("a/../b"), "recordings/vocobase/2026/03/15/a%2F..%2Fb");
-        for odd in ["..", &"x".repeat(500)] {
-            assert_eq!(prefix(odd).len(), "recordings/vocobase/2026/03/15/".len() + 64, "{odd}");
-        }
+        let prefix = object_prefix(&SessionKey::new(Provider::Vocobase, "a/b").unwrap(), began_at);
+        assert_eq!(prefix, "recordings/vocobase/2026/03/15/a%2Fb");
     }
 }

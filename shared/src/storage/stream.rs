@@ -10,6 +10,14 @@ use serde_json::{Map, Value};
 use super::attributes::{Item, b};
 use crate::instant::Instant;
 
+/// What a function is invoked with by the streams of tables.
+#[derive(Deserialize)]
+pub struct Invocation {
+    /// Source: AWS Lambda Developer Guide, "Using AWS Lambda with Amazon DynamoDB", example event.
+    #[serde(rename = "Records")]
+    pub records: Vec<Change>,
+}
+
 /// A record of a table's stream.
 pub struct Change {
     /// The table's physical name.
