@@ -7,6 +7,7 @@ pub mod calls;
 pub mod dev;
 pub mod doctor;
 pub mod endpoints;
+pub mod erase;
 pub mod events;
 pub mod paint;
 pub mod profile;

@@ -32,6 +32,7 @@ enum Command {
     Call(cli::call::Options),
     Tail(cli::tail::Options),
     Stats(cli::stats::Options),
+    Erase(cli::erase::Options),
     Completions(Completions),
     Profile(cli::profile::Options),
     Quarantine(cli::quarantine::Options),
@@ -126,6 +127,10 @@ async fn main() -> ExitCode {
             cli::calls::run(&options, Instant::now(), std::io::stdout().lock(), coloured()).await
         }
         Command::Call(options) => cli::call::run(&options, Instant::now(), std::io::stdout().lock(), coloured()).await,
+        Command::Erase(options) => {
+            let clock: shared::Clock = Arc::new(Instant::now);
+            cli::erase::run(&options, clock, std::io::stdout().lock(), confirm).await
+        }
         Command::Tail(options) => {
             cli::tail::run(&options, Arc::new(Instant::now), std::io::stdout().lock(), coloured()).await
         }

@@ -111,12 +111,20 @@ impl FromStr for Id {
     }
 }
 
+impl Id {
+    /// Its object's key.
+    pub(crate) fn object(&self) -> String {
+        undelivered_key(&self.day, &self.event)
+    }
+}
+
 /// What a CloudEvent says of itself.
 #[derive(Deserialize)]
-struct Event {
+pub(crate) struct Event {
     #[serde(rename = "type")]
     kind: String,
-    subject: String,
+    /// The call's key.
+    pub(crate) subject: String,
     time: String,
 }
 
@@ -189,7 +197,7 @@ pub async fn run(
 }
 
 /// What was put aside on that day or later, the oldest first.
-async fn list(opened: &Opened, since: Instant, now: Instant) -> Result<Vec<Id>, Failure> {
+pub(crate) async fn list(opened: &Opened, since: Instant, now: Instant) -> Result<Vec<Id>, Failure> {
     let days = std::iter::successors(Some(since), |day| Some(day.plus_seconds(24 * 60 * 60)));
     // One more: whose clock said the day is not known here.
     let tomorrow = now.plus_seconds(24 * 60 * 60).day();
@@ -211,10 +219,9 @@ async fn list(opened: &Opened, since: Instant, now: Instant) -> Result<Vec<Id>, 
 }
 
 /// What an event says of itself, and the whole of it.
-async fn read(opened: &Opened, id: &Id) -> Result<(Event, String), Failure> {
+pub(crate) async fn read(opened: &Opened, id: &Id) -> Result<(Event, String), Failure> {
     let failed = |why: &dyn fmt::Display| Failure(format!("{id}: cannot be read: {why}"));
-    let key = undelivered_key(&id.day, &id.event);
-    let object = opened.clients.s3.get_object().bucket(&opened.bucket).key(key).send().await;
+    let object = opened.clients.s3.get_object().bucket(&opened.bucket).key(id.object()).send().await;
     let object = object.map_err(|error| {
         let is_gone = error.as_service_error().is_some_and(GetObjectError::is_no_such_key);
         if is_gone { Failure(format!("{id}: there is no such event")) } else { failed(&why(&error)) }
@@ -239,8 +246,7 @@ async fn resend(opened: &Opened, store: &Store, bus: &Bus, id: &Id, now: Instant
         let taken = bus.put(&[&Entry { kind, event: whole }]).await.pop();
         taken.unwrap_or(Ok(())).map_err(|not_taken| stays(&not_taken))?;
     }
-    let key = undelivered_key(&id.day, &id.event);
-    let delete = opened.clients.s3.delete_object().bucket(&opened.bucket).key(key).send().await;
+    let delete = opened.clients.s3.delete_object().bucket(&opened.bucket).key(id.object()).send().await;
     delete.map_err(|error| stays(&format_args!("it was sent and cannot be deleted: {}", why(&error))))?;
     Ok(if is_erased { "deleted, since its call is erased" } else { "sent" })
 }

@@ -273,7 +273,11 @@ fn the_exporter_is_brought_calls_that_are_over_and_turns_that_may_be_late_and_tr
     assert_eq!(names(states), names([shared::call::State::Ended.name(), shared::call::State::Erased.name()]));
     let turns = &patterns["TranscriptsTable"];
     let session = &turns["dynamodb"]["Keys"]["session"]["S"];
-    assert_eq!(*session, json!([{ "prefix": format!("{}#", Provider::Exotel.name()) }]), "Vocobase's come with the call");
+    assert_eq!(
+        *session,
+        json!([{ "prefix": format!("{}#", Provider::Exotel.name()) }]),
+        "Vocobase's come with the call"
+    );
     assert_eq!(turns["eventName"], json!(["INSERT", "MODIFY"]), "a turn that expires is no news");
     let view = |table: &str| &template.resource(table)["Properties"]["StreamSpecification"]["StreamViewType"];
     assert_eq!(view("SessionsTable"), "NEW_AND_OLD_IMAGES", "a call that moves is removed where it was");
@@ -326,7 +330,11 @@ fn athenas_table_has_a_column_for_each_member_of_a_document_and_looks_where_docu
     assert_eq!(place, format!("s3://${{RecordingsBucket}}/{}{partition}/", shared::document::CALLS));
     let providers = [Provider::Exotel, Provider::Vocobase].map(Provider::name).join(",");
     assert_eq!(parameters["projection.provider.values"], providers);
-    assert_eq!(parameters["projection.dt.range"], sub("NOW-${RetentionDays}DAYS,NOW+1DAYS"), "as long as they are kept");
+    assert_eq!(
+        parameters["projection.dt.range"],
+        sub("NOW-${RetentionDays}DAYS,NOW+1DAYS"),
+        "as long as they are kept"
+    );
     let work_group = &template.resource("AnalysisWorkGroup")["Properties"]["WorkGroupConfiguration"];
     assert_eq!(work_group["EnforceWorkGroupConfiguration"], true, "or a query might set another limit");
     assert_eq!(work_group["BytesScannedCutoffPerQuery"], reference("QueryScanLimit"));
@@ -578,7 +586,14 @@ fn every_metric_and_outcome_is_explained_and_counted() {
     let of_schedules = written.recordings.len() + written.runs.len() + written.missing.len();
     let of_documents = written.documents.len();
     let of_events = (Kind::ALL.len() + 1) * written.events.len();
-    let most = webhooks * outcomes + outcomes + webhooks + of_schedules + of_events + of_documents + Reason::ALL.len() + by_stack;
+    let most = webhooks * outcomes
+        + outcomes
+        + webhooks
+        + of_schedules
+        + of_events
+        + of_documents
+        + Reason::ALL.len()
+        + by_stack;
     let cost = format!("{most} at most: `Deliveries` {webhooks} webhooks × {outcomes} outcomes and {outcomes} in all");
     assert!(operations.contains(&cost), "the costs do not say: {cost}");
     let alarms = Template::read().of_type("AWS::CloudWatch::Alarm");
@@ -658,7 +673,9 @@ fn every_parameter_and_output_is_explained_and_every_parameter_has_its_place_in_
 
 #[test]
 fn links_between_the_pages_lead_somewhere() {
-    for page in ["README.md", "SECURITY.md", "docs/deploy.md", "docs/operations.md", "docs/security.md", "docs/calls/README.md"] {
+    for page in
+        ["README.md", "SECURITY.md", "docs/deploy.md", "docs/operations.md", "docs/security.md", "docs/calls/README.md"]
+    {
         let text = read(page);
         for link in text.split("](").skip(1).filter_map(|link| link.split(')').next()) {
             let (file, section) = link.split_once('#').unwrap_or((link, ""));

@@ -7,6 +7,7 @@ mod attributes;
 mod briefs;
 mod calls;
 mod clients;
+mod erase;
 mod events;
 mod export;
 mod history;
