@@ -32,8 +32,7 @@ pub async fn fill(world: &World, calls: usize, since: Instant, until: Instant) {
     for copy in 1..copies {
         let later = step * i64::try_from(copy).expect("few");
         for (table, items) in &tables {
-            let copied = items.iter().map(|item| copied(item, copy, later)).collect();
-            put(world, table, copied).await;
+            put(world, table, items.iter().map(|item| copied(item, copy, later)).collect()).await;
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod endpoints;
 pub mod erase;
 pub mod events;
+pub mod export;
 pub mod paint;
 pub mod profile;
 pub mod quarantine;

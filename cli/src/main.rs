@@ -28,6 +28,7 @@ enum Command {
     Doctor(cli::doctor::Options),
     Recordings(cli::recordings::Options),
     Brief(cli::brief::Options),
+    Export(cli::export::Options),
     Calls(cli::calls::Options),
     Call(cli::call::Options),
     Tail(cli::tail::Options),
@@ -106,6 +107,7 @@ async fn main() -> ExitCode {
             cli::recordings::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
         }
         Command::Brief(options) => cli::brief::run(&options, Instant::now(), std::io::stdout().lock()).await,
+        Command::Export(options) => cli::export::run(&options, Instant::now(), std::io::stdout().lock()).await,
         Command::Profile(options) => {
             cli::profile::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
         }

@@ -384,12 +384,14 @@ fn shells_complete_every_command() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "calls call");
 }
 
+#[allow(clippy::disallowed_methods, reason = "a test's own configuration")]
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
 /// Lists, filtered lists and one call, each many times, with what each asked the store for. With `HOOKSWITCH_CASES` as
 /// many calls as that.
+#[allow(clippy::print_stdout, reason = "a measurement")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_asks_for_no_more_the_more_calls_there_are() {
     let world = World::new().await;
@@ -446,6 +448,7 @@ async fn a_page_asks_for_no_more_the_more_calls_there_are() {
 }
 
 /// Prints how long something took: this tells, and decides nothing.
+#[allow(clippy::print_stdout, reason = "a measurement")]
 fn report(what: &str, mut took: Vec<std::time::Duration>, asked: &str) {
     took.sort();
     let at = |percent: usize| took[(took.len() * percent).div_ceil(100) - 1];

@@ -563,7 +563,11 @@ async fn the_doctor_says_what_is_wrong_around_the_functions() {
     aws.account().event_mappings = streams;
     let streams = aws.account().export_mappings.clone();
     aws.account().export_mappings = streams[..1].to_vec();
-    doctor(&world, &aws, &STACK).await.is("export streams", "wrong", "nothing brings changes of a table to the exporter");
+    doctor(&world, &aws, &STACK).await.is(
+        "export streams",
+        "wrong",
+        "nothing brings changes of a table to the exporter",
+    );
     aws.account().export_mappings = streams;
     aws.account().status = "UPDATE_ROLLBACK_COMPLETE".to_owned();
     aws.account().denied.insert("ListEventSourceMappings");

@@ -92,7 +92,7 @@ impl Everything {
                 // What is deleted meanwhile is not there.
                 let Ok(object) = s3.get_object().bucket(bucket).key(key).send().await else { continue };
                 let mut bytes = object.body.collect().await.unwrap().to_vec();
-                if key.ends_with(".gz") {
+                if bytes.starts_with(&[0x1f, 0x8b]) {
                     bytes = gunzip(&bytes);
                 }
                 objects.insert(key.to_owned(), bytes);

@@ -2,6 +2,8 @@
 //! many exporters are at work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -625,6 +627,124 @@ async fn the_local_run_exports_by_itself() {
     exported("Hello").await;
     post(Webhook::TranscriptEvents, json!({ "session_id": "s1", "events": said(2, "Late") })).await;
     exported("Late").await;
+}
+
+/// Runs `hookswitch export` on a world: whether it succeeded, its output, and what it said besides.
+async fn export(world: &World, arguments: &[&str]) -> (bool, String, String) {
+    let port = world.run.base.rsplit_once(':').unwrap().1;
+    let mut command = tokio::process::Command::new(tests::hookswitch());
+    let output =
+        command.arg("export").args(arguments).args(["--port", port]).stdin(Stdio::null()).output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+/// The lines of every file of a folder, by the file's place below it.
+fn files(folder: &Path) -> BTreeMap<String, Vec<Value>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+                continue;
+            }
+            let text = std::fs::read_to_string(&entry).unwrap();
+            let lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            found.insert(entry.strip_prefix(folder).unwrap().display().to_string(), lines);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_writes_the_same_documents_by_platform_and_day() {
+    let world = World::embedded(&[], now()).await;
+    for (session_id, began) in [("s1", "2026-03-15T14:30:00Z"), ("s2", "2026-03-15T23:59:59.9Z"), ("s3", "2026-03-17")]
+    {
+        let body = json!({ "session_id": session_id, "start_time": began, "contact_uri": "+919876543210" });
+        deliver(&world, Webhook::SessionEnd, &body).await;
+    }
+    let vocobase = json!({ "event": "session.completed", "timestamp": "2026-03-15T14:32:00Z",
+        "data": { "session_id": "v1", "transcript": [{ "role": "user", "content": "Hello" }] } });
+    deliver(&world, Webhook::SessionCompleted, &vocobase).await;
+    let goes_on = json!({ "session_id": "s4", "start_time": "2026-03-15T14:30:00Z" });
+    deliver(&world, Webhook::SessionStart, &goes_on).await;
+    exported(&world).await;
+    let documents = documents(&world).await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let period =
+        ["--since", "2026-03-15T12:00:00Z", "--until", "2026-03-17T00:00:00Z", "--format", "ndjson", "--out", out];
+    let (done, said, wrong) = export(&world, &period).await;
+    assert!(done && said.ends_with("3 calls in 2 files\n"), "{said}{wrong}");
+    let named = |ids: &[&str], provider: &str| -> Vec<Value> {
+        ids.iter().map(|id| documents[&format!("calls/provider={provider}/dt=2026-03-15/{id}.json")].clone()).collect()
+    };
+    let (exotel, vocobase) =
+        ("provider=exotel/dt=2026-03-15/calls.ndjson", "provider=vocobase/dt=2026-03-15/calls.ndjson");
+    let expected = [(exotel, named(&["s1", "s2"], "exotel")), (vocobase, named(&["v1"], "vocobase"))];
+    assert_eq!(files(folder.path()), expected.map(|(path, lines)| (path.to_owned(), lines)).into());
+    for private in ["9876543210", "Hello"] {
+        assert!(!format!("{said}{wrong}").contains(private), "{private}");
+    }
+
+    // A call that is erased since is in no file of the next export, and a file without calls is removed.
+    erase(&world, "exotel#s1").await;
+    erase(&world, "vocobase#v1").await;
+    let (_, said, _) = export(&world, &[&period[..], &["--json"]].concat()).await;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["calls"], &said["since"]), (&json!(1), &json!("2026-03-15T00:00:00.000000Z")));
+    assert_eq!(said["files"][0]["path"], format!("{out}/{exotel}"));
+    assert_eq!(files(folder.path()), [(exotel.to_owned(), named(&["s2"], "exotel"))].into());
+
+    // Another platform's files are let be.
+    let (done, said, _) = export(&world, &[&period[..], &["--provider", "vocobase"]].concat()).await;
+    assert!(done && said == "0 calls in 0 files\n", "{said}");
+    assert_eq!(files(folder.path()).len(), 1);
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let nowhere = format!("{out}/file");
+    let (done, _, wrong) = export(&world, &[&period[..6], &["--out", &nowhere]].concat()).await;
+    assert!(!done && wrong.contains("cannot be written"), "{wrong}");
+}
+
+/// Run by `.ci/analysis.py`, which asks the questions of `infra/template.yaml` over what this leaves in a folder.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes simulated calls, their documents and their files, for .ci/analysis.py to read"]
+async fn writes_what_is_analysed() {
+    let folder = std::env::temp_dir().join("hookswitch-analysis");
+    let _ = std::fs::remove_dir_all(&folder);
+    let world = World::embedded(&[], now()).await;
+    let recordings = Recordings::serve(20_000, 0.0).await.unwrap();
+    let sent = planned(1, 120, &recordings);
+    let mut deliveries: Vec<&Planned> = sent.iter().collect();
+    deliveries.shuffle(&mut SmallRng::seed_from_u64(1));
+    stream::iter(deliveries)
+        .for_each_concurrent(4, async |planned| {
+            assert_eq!(world.deliver(planned.webhook, planned.body.clone()).await.status, 200);
+        })
+        .await;
+    archive(&world, world.clients.clone()).await;
+    exported(&world).await;
+    let write = |path: PathBuf, text: String| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    for (key, document) in documents(&world).await {
+        write(folder.join("documents").join(key), format!("{document}\n"));
+    }
+    let planned = sent.iter().map(|planned| {
+        let body: Value = serde_json::from_slice(&planned.body).unwrap();
+        format!("{}\n", json!({ "webhook": planned.webhook.name(), "body": body }))
+    });
+    write(folder.join("planned.ndjson"), planned.collect());
+    for format in ["ndjson", "parquet"] {
+        let out = folder.join(format);
+        let (done, said, wrong) =
+            export(&world, &["--since", "1d", "--format", format, "--out", out.to_str().unwrap()]).await;
+        assert!(done, "{said}{wrong}");
+    }
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub struct Filter {
     pub tests: bool,
 }
 
-fn provider() -> PossibleValuesParser {
+/// A platform's name.
+pub(crate) fn provider() -> PossibleValuesParser {
     PossibleValuesParser::new([Provider::Exotel, Provider::Vocobase].map(Provider::name))
 }
 

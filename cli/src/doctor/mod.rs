@@ -93,6 +93,18 @@ pub async fn run(options: &Options, out: impl Write, coloured: bool) -> Result<(
     }
 }
 
+/// What cannot be checked of the local run.
+const OF_A_STACK: [&str; 8] = [
+    "stack",
+    "exotel secret",
+    "vocobase secret",
+    "vocobase api key",
+    "stream",
+    "event streams",
+    "export streams",
+    "alarms",
+];
+
 async fn check_local(port: u16, report: &mut Report<impl Write>) -> Result<(), Failure> {
     let endpoints = local(port).await?;
     let opened = endpoints.stores.as_ref().map(Stores::open).transpose()?;
@@ -102,17 +114,7 @@ async fn check_local(port: u16, report: &mut Report<impl Write>) -> Result<(), F
     let url = |webhook: Webhook| Some((webhook, endpoints.functions.get(webhook.name())?.clone()));
     trial.urls = Webhook::ALL.into_iter().filter_map(url).collect();
     check_deliveries(&trial, report).await;
-    const CHECKS: [&str; 8] = [
-        "stack",
-        "exotel secret",
-        "vocobase secret",
-        "vocobase api key",
-        "stream",
-        "event streams",
-        "export streams",
-        "alarms",
-    ];
-    for check in CHECKS {
+    for check in OF_A_STACK {
         report.tell(check, Finding::Skipped("of a deployed stack only".to_owned()));
     }
     Ok(())
