@@ -17,6 +17,7 @@ What is added here, each where ministack would do something else than AWS:
 - A filter of a mapping that wants a value to be absent matches where all that would hold it is absent. (It does not.)
 - The schedule's clock, and nothing else's, is ahead by the seconds in FOLDER/ahead.
 - Connections and API destinations can be deployed. (It has them, but not in CloudFormation.)
+- Named queries can be deployed. (It has them, but not in CloudFormation.)
 - A rule brings nothing to a queue whose policy does not allow that rule. (It does not look.)
 - What an API destination does not take goes to the target's dead-letter queue; after three attempts, where it may take it
   later. (It loses that.)
@@ -45,7 +46,7 @@ from ministack import app
 from ministack.core.arn import parse_arn
 from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 from ministack.core.lambda_runtime import execution_credentials
-from ministack.services import eventbridge, lambda_svc, scheduler, secretsmanager, sqs
+from ministack.services import athena, eventbridge, lambda_svc, scheduler, secretsmanager, sqs
 from ministack.services.cloudformation import provisioners
 
 FOLDER = Path(sys.argv.pop())
@@ -238,6 +239,11 @@ def create_by(create, arn):
     return handler
 
 
+def create_named_query(logical_id, props, stack_name):
+    _, _, body = athena._create_named_query(props)
+    return json.loads(body)["NamedQueryId"], {}
+
+
 def delete_by(delete):
     return lambda physical_id, props: delete({"Name": physical_id})
 
@@ -247,6 +253,8 @@ provisioners._RESOURCE_HANDLERS |= {
                                 "delete": delete_by(eventbridge._delete_connection)},
     "AWS::Events::ApiDestination": {"create": create_by(eventbridge._create_api_destination, "ApiDestinationArn"),
                                     "delete": delete_by(eventbridge._delete_api_destination)},
+    "AWS::Athena::NamedQuery": {"create": create_named_query, "delete": lambda physical_id, props:
+                                athena._delete_named_query({"NamedQueryId": physical_id})},
 }
 
 

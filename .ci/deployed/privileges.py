@@ -12,15 +12,16 @@ import uuid
 
 import deliveries
 import events
+import exports
 import reconciler
 import source
 from deliveries import ANSWERS, WEBHOOKS
 from recordings import ends, failures, poison
 from stack import NAME, ROOT, expect
 
-BY_STREAM = ("RecordingArchiverRole", "EventPublisherRole")
+BY_STREAM = ("RecordingArchiverRole", "EventPublisherRole", "CallExporterRole")
 SCHEDULES = ("RecordingArchiverFunctionSweepRole", "ReconcilerFunctionScheduleRole")
-OURS = ("recording_archiver", "reconciler", "event_publisher")
+OURS = ("recording_archiver", "reconciler", "event_publisher", "call_exporter")
 FUNCTIONS = {f"{deliveries.camel_case(name)}Role": name for name in (*WEBHOOKS, *OURS)}
 
 # Lambda writes a function's logs, sends its traces and reads its stream, all with the function's own role, and
@@ -115,6 +116,8 @@ def needs(role, stack, platforms, emulator, api):
         return lambda action: reconciler.works(stack, api)
     if FUNCTIONS[role] == "event_publisher":
         return lambda action: events.works(stack, platforms, emulator, action)
+    if FUNCTIONS[role] == "call_exporter":
+        return lambda action: exports.works(stack, emulator, action)
     if FUNCTIONS[role] in WEBHOOKS:
         return lambda action: delivery(stack, platforms, FUNCTIONS[role])
     special = {"dynamodb:Query": sweep, "s3:AbortMultipartUpload": broken, "sqs:SendMessage": poisoned}

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import deliveries
 import events
+import exports
 import privileges
 import reconciler
 import recordings
@@ -73,6 +74,7 @@ def inside(folder):
         part("what never came", reconciler.show, stack, platforms, emulator, api, hookswitch)
         part("events out", events.show, stack, platforms, queue, dead_letters, receiver)
         part("what the bus does not take", events.undelivered, stack, platforms, emulator, queue, hookswitch)
+        part("calls as documents", exports.show, stack, platforms)
         part("a second deployment keeps everything", second_deployment, stack)
         part("rotation under load", rotation.show, stack, platforms)
         part("least privilege", privileges.show, stack, platforms, emulator, api)

@@ -187,10 +187,11 @@ class Stack:
         return self.s3.get_object(Bucket=self.outputs["RecordingsBucket"], Key=key)["Body"].read()
 
     def contents(self):
-        """Everything that is kept: items, objects, values of secrets."""
+        """Everything that is kept: items, objects, values of secrets. Not the documents of calls, which follow from it."""
         kept = {table: sorted(map(repr, self.items(table))) for table in self.outputs if table.endswith("Table")}
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.outputs["RecordingsBucket"])
         keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+        keys = [key for key in keys if not key.startswith("calls/")]
         kept["objects"] = {key: hashlib.sha256(self.object(key)).hexdigest() for key in keys}
         return kept | {secret: self.secret(secret) for secret in self.outputs if self.has_value(secret)}
 

@@ -489,6 +489,23 @@ async fn an_erased_call_a_test_and_a_trial_have_no_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_session_is_called_it_has_a_document_that_athena_looks_at() {
+    let world = World::embedded(&[], now()).await;
+    let ids = ["_s1".to_owned(), "..".to_owned(), "a/b c#ü%2F".to_owned(), "x".repeat(100), "y".repeat(1000)];
+    for id in &ids {
+        call(&world, id, &json!({})).await;
+    }
+    exported(&world).await;
+    let documents = documents(&world).await;
+    let found: BTreeSet<&str> = documents.values().map(|document| document["session_id"].as_str().unwrap()).collect();
+    assert_eq!(found, ids.iter().map(String::as_str).collect());
+    for key in documents.keys() {
+        let names: Vec<&str> = key.split('/').collect();
+        assert!(names.len() == 4 && !names[3].starts_with(['.', '_']), "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_document_that_is_written_while_its_call_is_erased_does_not_stay() {
     let world = World::embedded(&[], now()).await;
     call(&world, "s1", &json!({})).await;
@@ -497,6 +514,14 @@ async fn a_document_that_is_written_while_its_call_is_erased_does_not_stay() {
         exported(&world).await;
     });
     assert_eq!(outcome.await, Outcome::Removed);
+    assert!(documents(&world).await.is_empty());
+    // Nor one of a run that died before it could look again: its records are brought again.
+    let put = world.clients.s3.put_object().bucket(&world.stores().bucket).key(S1);
+    put.body(b"{}".to_vec().into()).send().await.unwrap();
+    let records = records(&world, "sessions").await;
+    let state = |record: &&Value| record["dynamodb"]["NewImage"]["state"]["S"] == "ended";
+    let first: Vec<Value> = records.iter().find(state).cloned().into_iter().collect();
+    invoke(&exporter(&world, world.clients.clone()), &first).await;
     assert!(documents(&world).await.is_empty());
     call(&world, "s1", &json!({})).await;
     exported(&world).await;

@@ -174,10 +174,12 @@ impl Exporter {
         self.store.describe(call).await
     }
 
-    /// Where the document was before a change, if there was one.
-    fn earlier(&self, key: &SessionKey, change: &Change) -> Option<String> {
-        let before = Some(change).filter(|change| change.table == self.sessions)?;
-        item_to_call(key, &before.before).filter(Call::has_document).map(|call| call.document_key())
+    /// Where the document was before a change, or just after it, as far as the stream tells: a run that died may have
+    /// left one there, of a call that is erased by now.
+    fn earlier(&self, key: &SessionKey, change: &Change) -> impl Iterator<Item = String> {
+        let images = [&change.before, &change.after].into_iter().filter(|_| change.table == self.sessions);
+        let calls = images.filter_map(|image| item_to_call(key, image)).filter(Call::has_document);
+        calls.map(|call| call.document_key())
     }
 }
 
@@ -189,7 +191,7 @@ pub async fn handle(exporter: &Exporter, invocation: Invocation, deadline: time:
     for record in &records {
         // What has no call's key is none of ours.
         if let Some(key) = text(&record.keys, "session").and_then(|key| key.parse().ok()) {
-            let earlier = exporter.earlier(&key, record);
+            let earlier: Vec<String> = exporter.earlier(&key, record).collect();
             let (places, numbers) = calls.entry(key).or_default();
             places.extend(earlier);
             numbers.push(&record.sequence_number);
