@@ -21,10 +21,16 @@ pub struct LocalProcess {
 impl LocalProcess {
     /// Starts it and waits until it says that it is up.
     pub async fn start(arguments: &[&str]) -> Self {
+        Self::with(arguments, &[]).await
+    }
+
+    /// The same with an environment beside the tests' own.
+    pub async fn with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let log = tempfile::NamedTempFile::new().expect("a file");
         let mut child = Command::new(crate::hookswitch())
             .args(["dev", "--port", "0"])
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log.reopen().expect("the file"))
             .kill_on_drop(true)

@@ -4,6 +4,7 @@
 pub mod brief;
 pub mod call;
 pub mod calls;
+pub mod console;
 pub mod dev;
 pub mod doctor;
 pub mod endpoints;

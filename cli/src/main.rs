@@ -35,6 +35,7 @@ enum Command {
     Stats(cli::stats::Options),
     Erase(cli::erase::Options),
     Completions(Completions),
+    Console(cli::console::Options),
     Profile(cli::profile::Options),
     Quarantine(cli::quarantine::Options),
     Rebuild(cli::rebuild::Options),
@@ -108,6 +109,7 @@ async fn main() -> ExitCode {
         }
         Command::Brief(options) => cli::brief::run(&options, Instant::now(), std::io::stdout().lock()).await,
         Command::Export(options) => cli::export::run(&options, Instant::now(), std::io::stdout().lock()).await,
+        Command::Console(options) => console(&options).await,
         Command::Profile(options) => {
             cli::profile::run(&options, Instant::now(), std::io::stdout().lock(), confirm).await
         }
@@ -192,6 +194,22 @@ async fn dev(options: Dev) -> Result<(), Failure> {
     }
 }
 
+async fn console(options: &cli::console::Options) -> Result<(), Failure> {
+    logging::init_readable(&environment, std::io::stderr().is_terminal())?;
+    let no_signal = |error: std::io::Error| Failure(format!("signals cannot be received: {error}"));
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt()).map_err(no_signal)?, signal(SignalKind::terminate()).map_err(no_signal)?);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        let _ = stop.send(true);
+    });
+    cli::console::run(options, Arc::new(Instant::now), std::io::stdout(), stopped).await
+}
+
 fn banner(run: &LocalRun, data: &Data) -> String {
     let mut lines = vec!["Hookswitch is up. Paste these URLs, tokens included:".to_owned()];
     for webhook in Webhook::ALL {
@@ -202,6 +220,7 @@ fn banner(run: &LocalRun, data: &Data) -> String {
     if let Some(secrets) = run.default_token_secrets {
         lines.push(format!("  {:<20} {secrets} (EXOTEL_TOKEN_SECRETS is not set)", "token secrets"));
     }
+    lines.push(format!("  {:<20} {}{}", "console", run.base, cli::console::PATH));
     if let Some(stores) = &run.endpoints.stores {
         lines.push(format!("  {:<20} {} (tables {}-*)", "DynamoDB", stores.dynamodb, cli::template::LOCAL_STACK));
         lines.push(format!("  {:<20} {} (bucket {})", "S3", stores.s3, stores.bucket));

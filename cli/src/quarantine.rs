@@ -206,7 +206,7 @@ pub async fn run(
 }
 
 /// What was put into quarantine since then, without bodies, the oldest first.
-async fn list(opened: &Opened, since: Instant, now: Instant) -> Result<Vec<(Id, Item)>, Failure> {
+pub(crate) async fn list(opened: &Opened, since: Instant, now: Instant) -> Result<Vec<(Id, Item)>, Failure> {
     let days = std::iter::successors(Some(since), |day| Some(day.plus_seconds(24 * 60 * 60)));
     let days = days.map(Instant::day).take_while(|day| *day <= now.day());
     let keys = days.flat_map(|day| (0..QUARANTINE_SHARDS).map(move |shard| quarantine_key(&day, shard)));
@@ -230,14 +230,14 @@ async fn list(opened: &Opened, since: Instant, now: Instant) -> Result<Vec<(Id, 
     Ok(found)
 }
 
-async fn find(opened: &Opened, id: &Id) -> Result<Item, Failure> {
+pub(crate) async fn find(opened: &Opened, id: &Id) -> Result<Item, Failure> {
     let read = opened.clients.dynamodb.get_item().table_name(opened.table("events")?);
     let read = read.set_key(Some(id.key())).consistent_read(true).send().await;
     read.map_err(|error| unreadable(&error))?.item.ok_or_else(|| Failure("is not in quarantine".to_owned()))
 }
 
 /// Stores what can be read by now, and only then takes it out of quarantine.
-async fn replay(opened: &Opened, store: &Store, id: &Id) -> Result<&'static str, Failure> {
+pub(crate) async fn replay(opened: &Opened, store: &Store, id: &Id) -> Result<&'static str, Failure> {
     let stays = |why: &dyn fmt::Display| Failure(format!("stays: {why}"));
     let item = find(opened, id).await?;
     let event = read_event(&opened.clients, &item).await.map_err(|error| stays(&error))?;

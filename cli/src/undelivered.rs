@@ -122,10 +122,10 @@ impl Id {
 #[derive(Deserialize)]
 pub(crate) struct Event {
     #[serde(rename = "type")]
-    kind: String,
+    pub kind: String,
     /// The call's key.
-    pub(crate) subject: String,
-    time: String,
+    pub subject: String,
+    pub time: String,
 }
 
 /// Runs the command. `terminal` says whether somebody looks at the output; `ask` answers a question with yes or no.

@@ -280,7 +280,7 @@ async fn call(world: &World, webhook: Webhook, body: &str, between: impl FnOnce(
     let base = format!("http://{}", listener.local_addr().unwrap());
     let (_running, stopped) = tokio::sync::watch::channel(false);
     let apps = cli::dev::Apps::from([(webhook, app)]);
-    let served = tokio::spawn(cli::dev::serve(listener, apps, world.endpoints().clone(), stopped));
+    let served = tokio::spawn(cli::dev::serve(listener, apps, None, world.endpoints().clone(), stopped));
     let url = world.url(webhook).replacen(&world.run.base, &base, 1);
     let answer = send(delivery_to(world, webhook, &url, body)).await;
     served.abort();

@@ -85,7 +85,7 @@ impl Scene {
             *url = url.replace(&world.run.base, &base);
         }
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(cli::dev::serve(listener, apps, endpoints.clone(), stopped));
+        tokio::spawn(cli::dev::serve(listener, apps, None, endpoints.clone(), stopped));
         Self { world, endpoints, road, _stop: stop }
     }
 

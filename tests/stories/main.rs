@@ -7,6 +7,7 @@ mod authentication;
 mod brief;
 mod calls;
 mod commands;
+mod console;
 mod deadline;
 mod deployed;
 mod erasure;

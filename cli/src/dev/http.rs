@@ -34,7 +34,7 @@ pub(super) const UNBOUNDED: usize = Semaphore::MAX_PERMITS;
 
 /// Serves until `stopped` says so, then finishes what has begun. Beyond `most` connections the next one waits until
 /// another is closed.
-pub(super) async fn serve<S, B>(listener: TcpListener, most: usize, service: S, mut stopped: watch::Receiver<bool>)
+pub(crate) async fn serve<S, B>(listener: TcpListener, most: usize, service: S, mut stopped: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -74,7 +74,7 @@ pub(super) async fn asked(stopped: &mut watch::Receiver<bool>) {
 
 /// Whether a request calls this machine by its own name. A page that makes a browser resolve the page's name to this
 /// machine does not.
-pub(super) fn is_local(request: &Request<Incoming>) -> bool {
+pub(crate) fn is_local<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| request.uri().authority().map(Authority::as_str)).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);

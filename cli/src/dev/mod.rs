@@ -8,6 +8,7 @@ mod stores;
 mod triggers;
 
 pub use bus::Events;
+pub(crate) use http::{is_local, serve as serve_http};
 pub use server::{CONNECTIONS, DELIVERIES, call, serve};
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::console::Console;
 use crate::endpoints::{Endpoints, Stores, with_token};
 use crate::template::LOCAL_STACK;
 use crate::{Failure, http_client};
@@ -173,6 +175,7 @@ impl LocalRun {
             apps.insert(webhook, App::new(webhook, config, found.connect()?, Arc::clone(&clock)));
         }
 
+        let console = Console::local(&base, found.open()?, Arc::clone(&clock))?;
         let taken = bus::serve(bus, setup.events.clone(), http_client()?, stopped.clone());
         let mut triggered = vec![tokio::spawn(taken)];
         if setup.triggers {
@@ -205,7 +208,7 @@ impl LocalRun {
             vocobase_secret: vocobase.split(',').next().map(|secret| secret.trim().to_owned()),
             stores: Some(found),
         };
-        let served = server::serve(functions, apps, endpoints.clone(), stopped);
+        let served = server::serve(functions, apps, Some(console), endpoints.clone(), stopped);
         Ok(Self { endpoints, base, default_token_secrets, stop, functions: tokio::spawn(served), triggered, stores })
     }
 

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::Apps;
 use super::http::{READ_TIME, is_local};
+use crate::console::{self, Console};
 use crate::endpoints::Endpoints;
 
 /// What a function URL takes. Source: AWS Lambda quotas, "Invocation payload", synchronous: 6 MB.
@@ -33,16 +34,23 @@ pub const CONNECTIONS: usize = 256;
 
 struct Server {
     apps: Apps,
+    console: Option<Console>,
     endpoints: Endpoints,
     room: Semaphore,
     /// Deliveries answered 503 since there was room.
     turned_away: AtomicUsize,
 }
 
-/// Serves functions behind their URLs until `stopped` says so.
-pub async fn serve(listener: TcpListener, apps: Apps, endpoints: Endpoints, stopped: watch::Receiver<bool>) {
+/// Serves functions behind their URLs, and the console, until `stopped` says so.
+pub async fn serve(
+    listener: TcpListener,
+    apps: Apps,
+    console: Option<Console>,
+    endpoints: Endpoints,
+    stopped: watch::Receiver<bool>,
+) {
     let (room, turned_away) = (Semaphore::new(DELIVERIES), AtomicUsize::new(0));
-    let server = Arc::new(Server { apps, endpoints, room, turned_away });
+    let server = Arc::new(Server { apps, console, endpoints, room, turned_away });
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
         async move { Ok::<_, Infallible>(server.answer(request).await) }
@@ -51,8 +59,12 @@ pub async fn serve(listener: TcpListener, apps: Apps, endpoints: Endpoints, stop
 }
 
 impl Server {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<console::Body> {
         let path = request.uri().path().to_owned();
+        if let Some(console) = self.console.as_ref().filter(|_| path == "/console" || path.starts_with(console::PATH)) {
+            // Boxed for the same reason as a delivery.
+            return console.answer(request).boxed().await;
+        }
         let response = self.route(request, &path).await;
         if matches!(
             response.status(),
@@ -61,7 +73,7 @@ impl Server {
             // Such a request reaches no function, which would log it.
             tracing::warn!(status = response.status().as_u16(), "a request that no function receives");
         }
-        response
+        response.map(|body| body.map_err(|never| match never {}).boxed())
     }
 
     async fn route(&self, request: Request<Incoming>, path: &str) -> Response<Full<Bytes>> {

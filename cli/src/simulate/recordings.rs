@@ -146,7 +146,8 @@ fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// A stretch of a call's recording: a WAV header (8 kHz, 16 bit, mono), then noise that the call's id decides.
+/// A stretch of a call's recording: a WAV header (8 kHz, 16 bit, mono), then a hum that the call's id decides, as loud
+/// as speech is: syllables, and a pause now and then.
 fn content(session_id: &str, length: u64, from: u64, most: u64) -> Bytes {
     let data = u32::try_from(length.saturating_sub(44)).unwrap_or(u32::MAX);
     let mut header = Vec::with_capacity(44);
@@ -160,10 +161,23 @@ fn content(session_id: &str, length: u64, from: u64, most: u64) -> Bytes {
     let to = length.min(from + most);
     let byte = |at: u64| {
         let index = usize::try_from(at).unwrap_or(usize::MAX);
-        header.get(index).copied().unwrap_or_else(|| {
-            let mixed = (at ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            mixed.to_be_bytes()[0]
-        })
+        header.get(index).copied().unwrap_or_else(|| sample(seed, at / 2).to_le_bytes()[usize::from(at % 2 == 1)])
     };
     (from..to).map(byte).collect()
+}
+
+/// One of 8,000 a second.
+fn sample(seed: u64, index: u64) -> i16 {
+    const SYLLABLE: u64 = 1_400;
+    const PHRASE: u64 = 20_000;
+    let random = |of: u64, below: u64| ((of ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % below;
+    let (syllable, phrase) = (index / SYLLABLE, index / PHRASE);
+    let loudness = if random(syllable, 6) == 0 { 0 } else { 20 + random(syllable, 80) };
+    // It swells and fades: 0 to 100 and back.
+    let through = (index % SYLLABLE) * 200 / SYLLABLE;
+    let swell = through.min(200 - through);
+    let hertz = 110 + random(phrase, 110);
+    let wave = index * hertz % 8_000;
+    i16::try_from(wave * loudness * swell / 10_000).unwrap_or_default()
+        - i16::try_from(4 * loudness * swell / 10).unwrap_or_default()
 }

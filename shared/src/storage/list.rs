@@ -149,8 +149,10 @@ impl Store {
                 break;
             }
             at_once = (at_once * 2).min(MOST_DAYS);
-            let keys = some.iter().flat_map(|day| (0..DAY_SHARDS).map(move |shard| format!("{day}#{shard}")));
-            let queries = keys.map(|key| self.places(BY_DAY, "day", key, &wanted));
+            // Collected, and so the future is one that may move between threads: the compiler cannot tell otherwise.
+            let keys: Vec<String> =
+                some.iter().flat_map(|day| (0..DAY_SHARDS).map(move |shard| format!("{day}#{shard}"))).collect();
+            let queries = keys.into_iter().map(|key| self.places(BY_DAY, "day", key, &wanted));
             let found: Vec<Vec<Place>> = stream::iter(queries).buffered(PARALLEL_QUERIES).try_collect().await?;
             let mut found: Vec<Place> = found.into_iter().flatten().collect();
             found.sort_by(|one, two| order.compare(one, two));
