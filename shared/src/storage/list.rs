@@ -19,6 +19,8 @@ const SECONDS_A_DAY: i64 = 24 * 60 * 60;
 const PARALLEL_QUERIES: usize = 16;
 /// Days that are asked for at once, where the days before had few calls.
 const MOST_DAYS: usize = 16;
+/// After so many days without a call there is none before: who asks for a list since 1970 must not wait for each day.
+const LONGEST_GAP_DAYS: usize = 400;
 
 /// Calls that started at or after `since` and before `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +134,8 @@ impl Wanted<'_> {
 impl Store {
     /// The calls of a window, `most` of them, after that place.
     ///
-    /// The index is a moment behind the table: a call that came just now may be missing.
+    /// The index is a moment behind the table: a call that came just now may be missing. Going back, a gap of
+    /// 400 days ends the list.
     pub async fn list(
         &self,
         window: &Window,
@@ -141,9 +144,9 @@ impl Store {
         most: usize,
     ) -> Result<Page, StoreError> {
         let wanted = Wanted { window: *window, order, after, most };
-        let (mut days, mut at_once) = (wanted.days(), 1);
+        let (mut days, mut at_once, mut empty) = (wanted.days(), 1, 0);
         let mut places: Vec<Place> = Vec::new();
-        while places.len() <= most {
+        while places.len() <= most && (order == Order::OldestFirst || empty < LONGEST_GAP_DAYS) {
             let some: Vec<String> = days.by_ref().take(at_once).collect();
             if some.is_empty() {
                 break;
@@ -156,6 +159,7 @@ impl Store {
             let found: Vec<Vec<Place>> = stream::iter(queries).buffered(PARALLEL_QUERIES).try_collect().await?;
             let mut found: Vec<Place> = found.into_iter().flatten().collect();
             found.sort_by(|one, two| order.compare(one, two));
+            empty = if found.is_empty() { empty + some.len() } else { 0 };
             places.append(&mut found);
         }
         self.page(places, most).await
