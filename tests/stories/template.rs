@@ -673,19 +673,17 @@ fn every_parameter_and_output_is_explained_and_every_parameter_has_its_place_in_
 
 #[test]
 fn links_between_the_pages_lead_somewhere() {
-    for page in
-        [
-            "README.md",
-            "SECURITY.md",
-            "docs/calls.md",
-            "docs/calls/README.md",
-            "docs/console.md",
-            "docs/deploy.md",
-            "docs/operations.md",
-            "docs/privacy.md",
-            "docs/security.md",
-        ]
-    {
+    for page in [
+        "README.md",
+        "SECURITY.md",
+        "docs/calls.md",
+        "docs/calls/README.md",
+        "docs/console.md",
+        "docs/deploy.md",
+        "docs/operations.md",
+        "docs/privacy.md",
+        "docs/security.md",
+    ] {
         let text = read(page);
         for link in text.split("](").skip(1).filter_map(|link| link.split(')').next()) {
             let (file, section) = link.split_once('#').unwrap_or((link, ""));

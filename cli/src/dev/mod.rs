@@ -97,6 +97,15 @@ pub struct Elsewhere {
     pub access_key_id: String,
 }
 
+/// The ports of the functions, `DynamoDB` and S3.
+fn ports(base: u16) -> Result<[u16; 3], Failure> {
+    if base == 0 {
+        return Ok([0; 3]);
+    }
+    let last = base.checked_add(2).ok_or_else(|| Failure(format!("--port {base} leaves no room for three ports")))?;
+    Ok([base, base + 1, last])
+}
+
 /// The functions of this run.
 pub type Apps = BTreeMap<Webhook, App>;
 
@@ -121,15 +130,7 @@ impl LocalRun {
         let sources = Sources::and_loopback(hosts, limits, recording_archiver::system_lookup());
         let sources = sources.map_err(|error| Failure(error.to_string()))?;
 
-        let ports = match setup.port {
-            0 => [0; 3],
-            base => {
-                let last = base
-                    .checked_add(2)
-                    .ok_or_else(|| Failure(format!("--port {base} leaves no room for three ports")))?;
-                [base, base + 1, last]
-            }
-        };
+        let ports = ports(setup.port)?;
         // On a port that nobody has to know: `/endpoints` says it.
         let bus = listen(0).await?;
         let [functions, dynamodb, s3] = [listen(ports[0]).await?, listen(ports[1]).await?, listen(ports[2]).await?];
