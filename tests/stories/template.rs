@@ -676,7 +676,7 @@ fn links_between_the_pages_lead_somewhere() {
     for page in [
         "README.md",
         "SECURITY.md",
-        "docs/calls.md",
+        "docs/commands.md",
         "docs/calls/README.md",
         "docs/console.md",
         "docs/deploy.md",
