@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Receive the webhooks of Exotel VoiceBot and Vocobase, keep every call.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "hookswitch", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -63,7 +63,11 @@ Environment:
   DEADLINE_MS                    how long a delivery may take (5000; at most 10000)
   RETENTION_DAYS                 when items expire (never)
   VOCOBASE_API_KEY               asks Vocobase for calls whose webhook never came (not set: nothing is asked)
-  LOG_LEVEL                      error, warn, info, debug or trace (info)")]
+  LOG_LEVEL                      error, warn, info, debug or trace (info)
+
+Ctrl-C stops it; a second one does not wait until everything is finished.
+
+Exit code: 0, or 1 if it cannot start or is interrupted twice.")]
 struct Dev {
     /// The functions' port; DynamoDB and S3 take the next two. 0 takes any that are free.
     #[arg(long, default_value_t = 9000)]
@@ -88,7 +92,9 @@ struct Dev {
 Examples:
   source <(hookswitch completions bash)                        for this shell
   hookswitch completions zsh > ~/.zfunc/_hookswitch            for every zsh, where ~/.zfunc is in fpath
-  hookswitch completions fish > ~/.config/fish/completions/hookswitch.fish")]
+  hookswitch completions fish > ~/.config/fish/completions/hookswitch.fish
+
+Exit code: 0; 2 for another shell.")]
 struct Completions {
     /// The shell.
     shell: clap_complete::Shell,

@@ -26,7 +26,9 @@ Examples:
   hookswitch recordings retry --state rejected --stack prod  all that were rejected, after the list of hosts was changed
 
 States: pending (to be fetched), copying, archived, expired (the URL stopped working first), rejected (the URL points
-where it must not), failed (given up after many attempts).")]
+where it must not), failed (given up after many attempts).
+
+Exit code: 0, or 1 if there is no such recording, one cannot be fetched again, or the answer was no.")]
 pub struct Options {
     #[command(subcommand)]
     command: Command,

@@ -29,6 +29,7 @@ mod recordings;
 mod secrets;
 mod security;
 mod simulation;
+mod snapshots;
 mod template;
 mod units;
 mod way_back;

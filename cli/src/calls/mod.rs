@@ -39,8 +39,9 @@ Exit code: 0, also if nothing is found; 1 if the stores cannot be read; 2 for wr
 pub struct Options {
     #[command(flatten)]
     filter: Filter,
-    /// In which order: by what is largest, or latest.
-    #[arg(long, value_enum, default_value = "started")]
+    /// In which order, the largest or latest first: started, duration, latency (on the mean) or credits.
+    // With its values' own help, clap would print every option in its long form.
+    #[arg(long, value_enum, default_value = "started", hide_possible_values = true)]
     sort: Sort,
     /// The smallest, or earliest, first.
     #[arg(long)]
