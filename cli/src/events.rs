@@ -41,7 +41,11 @@ pub(crate) fn session_key(session: &str, provider: Provider) -> Result<SessionKe
 
 /// Reads an instant, a date, or how long ago.
 pub(crate) fn since(text: &str) -> Result<Instant, String> {
-    let ago = || Instant::from_unix_seconds(Instant::now().unix_seconds().checked_sub(age(text).ok()?)?);
+    let ago = || {
+        let (now, age) = (Instant::now(), age(text).ok()?);
+        // Not from whole seconds: what came in this one is older than 0s.
+        Instant::from_unix_seconds(now.unix_seconds().checked_sub(age)?).map(|_| now.plus_seconds(-age))
+    };
     let wrong = "neither a date, nor an instant such as 2026-03-15T14:30:00Z, nor an age such as 2h or 3d";
     Instant::parse(text).or_else(ago).ok_or_else(|| wrong.to_owned())
 }

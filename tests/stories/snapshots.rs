@@ -31,7 +31,8 @@ enum On {
 
 /// An example: where, what is written after `hookswitch`, what it reads on its standard input, and after how many lines
 /// it is stopped, if it does not end by itself (0: it does). The local run is told by `--port` without being said here,
-/// `--stack prod` means it, too; `{other}` is the URL of a second bundle. With `--json`, if the command has it, it is
+/// `--stack prod` means it, too; `{other}` is the URL of a second bundle, and
+/// `{folder}` an empty folder. With `--json`, if the command has it, it is
 /// run once more.
 struct Example(On, &'static str, &'static str, usize);
 
@@ -58,6 +59,10 @@ const EXAMPLES: &[Example] = &[
     Example(On::Calls, "call handed", "", 0),
     Example(On::Calls, "tail --since 2026-03-01 --last 2", "", 3),
     Example(On::Calls, "stats --since 2026-03-01", "", 0),
+    Example(On::Calls, "console --stack prod", "", 2),
+    Example(On::Calls, "export --since 2026-03-15 --until 2026-03-16 --format ndjson --out {folder}", "", 0),
+    Example(On::Calls, "erase --contact 98765-43210 --dry-run", "", 0),
+    Example(On::Calls, "erase --session exotel#handed", "n\n", 0),
     Example(On::Nothing, "completions fish", "", 3),
     Example(On::Calls, "profile list", "", 0),
     Example(On::Calls, "profile get default", "", 0),
@@ -181,7 +186,9 @@ fn command_of<'a>(commands: &'a BTreeMap<String, String>, example: &str) -> &'a 
 
 /// Runs an example, and writes down what it was, said and ended with.
 async fn run(Example(on, example, input, lines): &Example, help: &str, json: bool, other: &World) -> String {
-    let written = example.replace("{other}", &other.run.base);
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().to_str().expect("text");
+    let written = example.replace("{other}", &other.run.base).replace("{folder}", folder);
     let written = if json { format!("{written} --json") } else { written };
     let (world, process) = match on {
         On::Nothing => (None, None),
@@ -222,7 +229,7 @@ async fn run(Example(on, example, input, lines): &Example, help: &str, json: boo
         child.wait().await.expect("it ends");
         format!("{said}(it is not read any further)\n")
     };
-    format!("$ hookswitch {written}\n{said}")
+    format!("$ hookswitch {written}\n{said}").replace(folder, "[folder]")
 }
 
 #[test]
