@@ -45,15 +45,20 @@ def invoke(stack):
 
 
 def works(stack, api):
-    """Everything at once: a call that costs least in the bucket, with a recording, and a recording with a new URL."""
+    """Everything at once: a call that costs least in the bucket, with a recording, one whose recording's job was never
+    made, and a recording with a new URL."""
     stack.restart("reconciler")
-    lost, late = deliveries.session(), deliveries.session()
+    lost, half, late = (deliveries.session() for _ in range(3))
     unheard = deliveries.call("session_completed", lost, source.url(f"small-{lost}"))
     unheard["data"]["transcript"][0]["content"] = os.urandom(12_000).hex()
     known = deliveries.call("session_completed", late)
     api.calls.clear()
     api.holds(unheard)
     api.holds(known, renewed=source.url(f"small-{late}"))
+    api.holds(deliveries.call("session_completed", half, source.url(f"small-{half}")))
+    # As a delivery leaves it that failed half-way and did not come again.
+    stack.put("SessionsTable", {
+        "session": f"vocobase#{half}", "merged": "-", "state": "ended", "recording_state": "pending"})
     # As a delivery and the archiver leave them.
     key = f"vocobase#{late}"
     now = deliveries.now()
@@ -69,6 +74,7 @@ def works(stack, api):
         "the transcript": turns,
         "the call": stack.item("SessionsTable", f"vocobase#{lost}"),
         "the recording's job": stack.item("RecordingsTable", f"vocobase#{lost}"),
+        "the job of the other call's recording": stack.item("RecordingsTable", f"vocobase#{half}"),
         "the other recording's new URL": stack.item("RecordingsTable", key)["state"] != "expired",
     }
     missing = [what for what, is_there in wanted.items() if not is_there]
