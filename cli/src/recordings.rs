@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::AttributeValue;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value};
 use shared::logging::printable;
 use shared::recording::State;
@@ -14,6 +15,9 @@ use shared::{Instant, Provider, SessionKey};
 use crate::events::{Item, session_key, text};
 use crate::target::{Opened, Target};
 use crate::{Failure, aligned};
+
+/// Jobs that are set back at once: after an outage there are many.
+const SIDE_BY_SIDE: usize = 32;
 
 /// List recordings by state and age, show one, have them fetched again.
 #[derive(Args, Clone)]
@@ -109,7 +113,7 @@ pub async fn run(
     let mut print = |line: String| drop(writeln!(out, "{line}"));
     match &options.command {
         Command::List { state, older_than, newer_than, json, target } => {
-            let jobs = jobs(&target.open().await?, state).await?;
+            let jobs = jobs(&target.open().await?, state, None).await?;
             let jobs: Vec<Item> = jobs
                 .into_iter()
                 .filter(|job| {
@@ -155,7 +159,7 @@ pub async fn run(
                     .map(|session| session_key(session, Provider::Vocobase))
                     .collect::<Result<Vec<_>, _>>()?
             } else {
-                let jobs = jobs(&opened, state).await?;
+                let jobs = jobs(&opened, state, Some("#session, received_at")).await?;
                 let keys: Vec<SessionKey> = jobs.iter().filter_map(|job| text(job, "session").parse().ok()).collect();
                 if !keys.is_empty() && !yes && !ask(&format!("Fetch {} recordings again?", keys.len())) {
                     return Err(Failure("nothing was changed".to_owned()));
@@ -164,8 +168,13 @@ pub async fn run(
             };
             let store = opened.store()?;
             let mut left = 0;
-            for key in &keys {
-                let again = store.retry_recording(key).await.map_err(|error| Failure(error.to_string()))?;
+            let retry = |key| {
+                let store = &store;
+                async move { (key, store.retry_recording(key).await) }
+            };
+            let mut retried = stream::iter(&keys).map(retry).buffered(SIDE_BY_SIDE);
+            while let Some((key, again)) = retried.next().await {
+                let again = again.map_err(|error| Failure(error.to_string()))?;
                 left += usize::from(!again);
                 let done = if again { "pending" } else { "nothing to fetch: archived, being copied, or unknown" };
                 print(printable(&format!("{key}: {done}")));
@@ -178,9 +187,13 @@ pub async fn run(
     }
 }
 
-/// The jobs in any of these states, or all, oldest first.
-async fn jobs(opened: &Opened, states: &[String]) -> Result<Vec<Item>, Failure> {
+/// The jobs in any of these states, or all, oldest first; of each the whole or what a projection names, as after an
+/// outage there may be millions.
+async fn jobs(opened: &Opened, states: &[String], projection: Option<&str>) -> Result<Vec<Item>, Failure> {
     let mut scan = opened.clients.dynamodb.scan().table_name(opened.table("recordings")?);
+    if let Some(projection) = projection {
+        scan = scan.projection_expression(projection).expression_attribute_names("#session", "session");
+    }
     if !states.is_empty() {
         let names: Vec<String> = (0..states.len()).map(|index| format!(":s{index}")).collect();
         scan = scan

@@ -15,12 +15,13 @@ use aws_smithy_runtime_api::client::interceptors::context::{
 };
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use recording_archiver::source::{Hosts, Limits, Lookup, Sources};
-use recording_archiver::{Archiver, Outcome, handle};
+use recording_archiver::{Archiver, Outcome, PARALLEL, handle};
 use serde_json::{Value, json};
 use shared::config::Storage;
 use shared::recording::{State, Wanted};
 use shared::storage::Clients;
 use shared::{Clock, Instant, Provider, SessionKey, Webhook};
+use tests::faults::layer::{Layer, Mishap, Request};
 use tests::faults::{Fault, Place, When, between};
 use tests::log::Log;
 use tests::source::{Content, Reply, Source};
@@ -37,8 +38,8 @@ const PART: u64 = recording_archiver::copy::PART_BYTES as u64;
 const LEASE_SECONDS: i64 = 16 * 60;
 
 /// A world, an archiver's clock, and what the archiver does in the bucket.
-struct Scene {
-    world: World,
+pub(super) struct Scene {
+    pub(super) world: World,
     now: Arc<Mutex<Instant>>,
     uploads: Uploads,
 }
@@ -113,7 +114,7 @@ impl Intercept for Death {
 }
 
 /// Patient enough for a busy machine.
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits { max_bytes: 1 << 30, connect: Duration::from_secs(5), stall: Duration::from_secs(10), ..Limits::default() }
 }
 
@@ -127,23 +128,23 @@ fn no_names() -> Lookup {
     Arc::new(|name| Box::pin(async move { Err(std::io::Error::other(format!("{name} is not to be looked up"))) }))
 }
 
-fn soon() -> tokio::time::Instant {
+pub(super) fn soon() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_mins(5)
 }
 
-fn key(id: &str) -> SessionKey {
+pub(super) fn key(id: &str) -> SessionKey {
     SessionKey::new(Provider::Vocobase, id).unwrap()
 }
 
 /// Signed at 14:30 for so many seconds.
-fn signed(address: &str, path: &str, seconds: i64) -> String {
+pub(super) fn signed(address: &str, path: &str, seconds: i64) -> String {
     format!(
         "http://{address}/{path}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date=20260315T143000Z&X-Amz-Expires={seconds}&X-Amz-Signature={SIGNATURE}"
     )
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let now = Arc::new(Mutex::new(Instant::parse(BEGIN).unwrap()));
         Self { world: World::new().await, now, uploads: Uploads::default() }
     }
@@ -162,7 +163,7 @@ impl Scene {
         *now = now.plus_seconds(seconds);
     }
 
-    fn clients(&self) -> Clients {
+    pub(super) fn clients(&self) -> Clients {
         between(&self.world.clients, &self.uploads)
     }
 
@@ -177,7 +178,7 @@ impl Scene {
         self.archiver_with(limits(), self.clients())
     }
 
-    fn archiver_with(&self, limits: Limits, clients: Clients) -> Archiver {
+    pub(super) fn archiver_with(&self, limits: Limits, clients: Clients) -> Archiver {
         self.build(clients, Sources::and_loopback(Hosts::s3(), limits, no_names()).unwrap())
     }
 
@@ -188,7 +189,7 @@ impl Scene {
     }
 
     /// Delivers a session whose recording is at `url`.
-    async fn offer(&self, id: &str, url: &str) {
+    pub(super) async fn offer(&self, id: &str, url: &str) {
         let data = json!({ "session_id": id, "recording_url": url });
         let body = json!({ "event": "session.completed", "timestamp": SENT, "data": data });
         assert_eq!(self.world.deliver(Webhook::SessionCompleted, body.to_string()).await.status, 200);
@@ -1160,6 +1161,47 @@ async fn a_batch_reports_what_could_not_be_noted_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_worked_on_side_by_side() {
+    let scene = Scene::new().await;
+    let (content, go_on) = (Content::wav(1000, 32), Arc::new(Notify::new()));
+    let (held, waits) = (content.clone(), Arc::clone(&go_on));
+    let source = Source::start(move |_, _| held.whole().after(&waits)).await;
+    let ids: Vec<String> = (0..PARALLEL).map(|n| format!("s{n}")).collect();
+    for id in &ids {
+        scene.offer(id, &signed(&source.address, "r.wav", 3600)).await;
+    }
+    let sessions: Vec<String> = ids.iter().map(|id| format!("vocobase#{id}")).collect();
+    let sessions: Vec<&str> = sessions.iter().map(String::as_str).collect();
+    // The source gives nothing to anyone until it has been asked for all of them.
+    let answer = async {
+        source.asked(PARALLEL).await;
+        loop {
+            go_on.notify_waiters();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let archiver = scene.archiver();
+    tokio::select! {
+        report = invoke(&archiver, batch(&sessions)) => assert_eq!(report, json!({ "batchItemFailures": [] })),
+        () = answer => unreachable!("it answers until the batch is done"),
+    }
+    for id in &ids {
+        scene.assert_wav(id, &content).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_goes_on_while_a_shard_is_full() {
+    let scene = Scene::new().await;
+    let source = Source::of(&Content::wav(1000, 33)).await;
+    let ids = (0..).map(|n| format!("s{n}")).filter(|id| key(id).shard(4) == 0).take(60);
+    for id in ids {
+        scene.offer(&id, &signed(&source.address, "r.wav", 3600)).await;
+    }
+    assert_eq!(scene.archiver().sweep("worker", soon()).await.unwrap(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_a_store_fails_is_brought_again() {
     let scene = Scene::new().await;
     let content = Content::wav(1000, 31);
@@ -1186,17 +1228,32 @@ async fn a_batch_that_a_store_fails_is_brought_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sweep_takes_what_expires_soonest_first_and_begins_nothing_that_it_has_no_time_for() {
     let scene = Scene::new().await;
-    let content = Content::wav(1000, 32);
-    let source = Source::of(&content).await;
-    for (id, seconds) in [("c", 7200), ("a", 3600), ("d", 10_800), ("b", 3601)] {
-        scene.offer(id, &signed(&source.address, &format!("{id}.wav"), seconds)).await;
+    let (content, go_on) = (Content::wav(1000, 32), Arc::new(Notify::new()));
+    let (held, waits) = (content.clone(), Arc::clone(&go_on));
+    let source = Source::start(move |_, _| held.whole().after(&waits)).await;
+    for n in [5, 9, 0, 11, 3, 7, 1, 10, 2, 8, 4, 6] {
+        let url = signed(&source.address, &format!("{n:02}.wav"), 3600 + n);
+        scene.offer(&format!("s{n}"), &url).await;
     }
     let now = tokio::time::Instant::now();
     assert_eq!(scene.archiver().sweep("sweeper", now + Duration::from_secs(10)).await.unwrap(), 0);
     assert_eq!(source.log().len(), 0);
-    assert_eq!(scene.archiver().sweep("sweeper", soon()).await.unwrap(), 4);
-    let paths: Vec<String> = source.log().iter().map(|asked| asked.path[1..2].to_owned()).collect();
-    assert_eq!(paths, ["a", "b", "c", "d"]);
+    // Who is asked for at once is the source's to see: it gives nothing to anyone until as many have asked as may.
+    let answer = async {
+        source.asked(PARALLEL).await;
+        loop {
+            go_on.notify_waiters();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let archiver = scene.archiver();
+    tokio::select! {
+        swept = archiver.sweep("sweeper", soon()) => assert_eq!(swept.unwrap(), 12),
+        () = answer => unreachable!("it answers until the sweep is done"),
+    }
+    let mut first: Vec<String> = source.log()[..PARALLEL].iter().map(|asked| asked.path[1..3].to_owned()).collect();
+    first.sort();
+    assert_eq!(first, ["00", "01", "02", "03", "04", "05", "06", "07"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1320,6 +1377,29 @@ async fn a_slow_bucket_is_not_held_against_the_source() {
     let slow = between(&scene.clients(), &SlowBucket(Duration::from_millis(1700)));
     let outcome = scene.archiver_with(limits, slow).archive(&key("s1"), "worker", soon()).await.unwrap();
     assert_eq!(outcome, Outcome::Archived, "{:?}", scene.job("s1").await.get("last_error"));
+    scene.assert_wav("s1", &content).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_source_is_read_while_parts_are_on_their_way_to_the_bucket() {
+    let scene = Scene::new().await;
+    let content = Content::wav(3 * PART, 39);
+    let whole = content.clone();
+    // That it breaks after two parts and a half is noticed only by who reads so far.
+    let source = Source::start(move |nth, asked| match nth {
+        0 => whole.answer(asked).cut_at(2 * PART + PART / 2),
+        _ => whole.answer(asked),
+    });
+    let source = source.await;
+    scene.offer("s1", &signed(&source.address, "r.wav", 3600)).await;
+    let slow = |request: &Request| (request.operation == "PUT").then_some(Mishap::Slow(Duration::from_secs(5)));
+    let layer = Layer::new(slow);
+    let archiver = scene.archiver_with(limits(), layer.in_clients(&scene.clients(), "archiver"));
+    let worker = tokio::spawn(async move { archiver.archive(&key("s1"), "worker", soon()).await });
+    source.asked(2).await;
+    let arrived = layer.log().into_iter().filter(|entry| entry.request.operation == "PUT").count();
+    assert_eq!(arrived, 0, "the source was read on before the first part had arrived");
+    assert_eq!(worker.await.unwrap().unwrap(), Outcome::Archived);
     scene.assert_wav("s1", &content).await;
 }
 

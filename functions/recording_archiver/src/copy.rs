@@ -1,11 +1,14 @@
 //! One recording from its source into the bucket: streamed, a few parts in memory whatever its size, hashed on the way,
 //! resumed where a connection broke.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 use shared::storage::{Archived, Claimed, Part, Store, StoreError};
@@ -63,21 +66,28 @@ pub async fn copy(
 
 /// Reads the source to its end, taking up broken connections where they broke.
 async fn stream(sources: &Sources, job: &Claimed, sink: &mut Sink<'_>) -> Result<Archived, CopyError> {
-    let mut version: Option<Version> = None;
+    let mut known: Option<(Version, Hashes)> = None;
     let mut resumes = 0;
     loop {
-        let broken = match sources.open(&job.url, sink.received, version.as_ref()).await {
+        let version = known.as_ref().map(|(version, _)| version);
+        let opening = sources.open(&job.url, sink.received, version);
+        let broken = match sink.beside(opening).await? {
             Ok(mut body) => {
-                let version = version.get_or_insert_with(|| body.version.clone());
+                let (version, hashes) =
+                    known.get_or_insert_with(|| (body.version.clone(), Hashes::new(body.version.md5.is_some())));
+                let declared = version.content_type.as_deref();
                 loop {
-                    match body.next().await {
-                        Ok(Some(bytes)) => sink.write(bytes, version.content_type.as_deref()).await?,
+                    match sink.beside(body.next()).await? {
+                        Ok(Some(bytes)) => {
+                            hashes.update(&bytes);
+                            sink.write(bytes, declared).await?;
+                        }
                         Ok(None) => match version.length {
                             Some(length) if sink.received < length => break Trouble::Cut,
                             _ => {
-                                let digests = sink.digests();
+                                let digests = hashes.digests();
                                 version.verify(&digests)?;
-                                return sink.finish(version.content_type.as_deref(), digests).await;
+                                return sink.finish(declared, digests).await;
                             }
                         },
                         Err(trouble) => break trouble,
@@ -87,12 +97,37 @@ async fn stream(sources: &Sources, job: &Claimed, sink: &mut Sink<'_>) -> Result
             Err(trouble) => trouble,
         };
         // What is asked for again at once; everything else waits for the next attempt, or for good.
-        let again = matches!(broken, Trouble::Cut) && version.is_some() && resumes < RESUMES;
+        let again = matches!(broken, Trouble::Cut) && known.is_some() && resumes < RESUMES;
         if !again {
             return Err(broken.into());
         }
         resumes += 1;
-        sleep(Duration::from_millis(100 << resumes)).await;
+        sink.beside(sleep(Duration::from_millis(100 << resumes))).await?;
+    }
+}
+
+/// What is computed on the way.
+struct Hashes {
+    sha256: Sha256,
+    /// Only where the source names it: no instructions of the processor help with it.
+    md5: Option<Md5>,
+}
+
+impl Hashes {
+    fn new(md5: bool) -> Self {
+        Self { sha256: Sha256::new(), md5: md5.then(Md5::new) }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+    }
+
+    fn digests(&mut self) -> Digests {
+        let md5 = self.md5.as_mut().map(|md5| md5.finalize_reset().into());
+        Digests { sha256: self.sha256.finalize_reset().into(), md5 }
     }
 }
 
@@ -102,15 +137,17 @@ struct Sink<'a> {
     job: &'a Claimed,
     prefix: &'a str,
     received: u64,
-    sha256: Sha256,
-    md5: Md5,
     filling: BytesMut,
+    /// Where parts have been, to be filled again: what is freed the allocator keeps for a while beside what is new.
+    spare: Vec<BytesMut>,
     upload: Option<Upload>,
+    /// Parts on their way, with what they hold. They get on only while something else is waited for by [`Sink::beside`].
+    puts: FuturesUnordered<BoxFuture<'a, (Result<Part, StoreError>, Bytes)>>,
 }
 
 struct Upload {
-    key: String,
-    id: String,
+    key: Arc<str>,
+    id: Arc<str>,
     content_type: String,
     parts: Vec<Part>,
     next_number: i32,
@@ -118,31 +155,48 @@ struct Upload {
 
 impl<'a> Sink<'a> {
     fn new(store: &'a Store, job: &'a Claimed, prefix: &'a str) -> Self {
-        Self {
-            store,
-            job,
-            prefix,
-            received: 0,
-            sha256: Sha256::new(),
-            md5: Md5::new(),
-            filling: BytesMut::new(),
-            upload: None,
+        let (spare, puts) = (Vec::new(), FuturesUnordered::new());
+        Self { store, job, prefix, received: 0, filling: BytesMut::new(), spare, upload: None, puts }
+    }
+
+    /// Waits for the source while parts get on to the bucket; an error is a part's.
+    async fn beside<T>(&mut self, source: impl Future<Output = T>) -> Result<T, CopyError> {
+        let mut source = pin!(source);
+        loop {
+            tokio::select! {
+                said = &mut source => return Ok(said),
+                Some((part, held)) = self.puts.next() => self.arrived(part, held)?,
+            }
         }
+    }
+
+    fn arrived(&mut self, part: Result<Part, StoreError>, held: Bytes) -> Result<(), CopyError> {
+        let part = part?;
+        if let Ok(mut place) = held.try_into_mut() {
+            place.clear();
+            self.spare.push(place);
+        }
+        if let Some(upload) = &mut self.upload {
+            upload.parts.push(part);
+        }
+        Ok(())
     }
 
     async fn write(&mut self, mut bytes: Bytes, declared: Option<&str>) -> Result<(), CopyError> {
         self.received += bytes.len() as u64;
-        self.sha256.update(&bytes);
-        self.md5.update(&bytes);
-        while self.filling.len() + bytes.len() >= PART_BYTES * PARTS_IN_FLIGHT {
-            self.filling.extend_from_slice(&bytes.split_to(PART_BYTES * PARTS_IN_FLIGHT - self.filling.len()));
+        loop {
+            // What fits into so many parts goes in one request, if nothing follows.
+            let room = if self.upload.is_some() { PART_BYTES } else { PART_BYTES * PARTS_IN_FLIGHT };
+            if self.filling.len() + bytes.len() < room {
+                self.filling.extend_from_slice(&bytes);
+                return Ok(());
+            }
+            self.filling.extend_from_slice(&bytes.split_to(room - self.filling.len()));
             self.flush(declared).await?;
         }
-        self.filling.extend_from_slice(&bytes);
-        Ok(())
     }
 
-    /// Sends what has filled, a few parts side by side.
+    /// Puts what has filled on its way, as soon as there is room for it.
     async fn flush(&mut self, declared: Option<&str>) -> Result<(), CopyError> {
         if self.upload.is_none() {
             let media = media::of(&self.filling, declared);
@@ -150,8 +204,8 @@ impl<'a> Sink<'a> {
             let id = self.store.begin_upload(&key, &media.content_type).await?;
             let noted = self.store.note_upload(self.job, &key, &id).await;
             self.upload = Some(Upload {
-                key: key.clone(),
-                id,
+                key: key.into(),
+                id: id.into(),
                 content_type: media.content_type,
                 parts: Vec::new(),
                 next_number: 1,
@@ -160,35 +214,37 @@ impl<'a> Sink<'a> {
                 return Err(CopyError::LeaseLost);
             }
         }
-        let Some(upload) = &mut self.upload else { return Ok(()) };
-        let mut filled = std::mem::take(&mut self.filling).freeze();
-        let mut puts = FuturesUnordered::new();
+        let next = self.spare.pop().unwrap_or_else(|| BytesMut::with_capacity(PART_BYTES));
+        let mut filled = std::mem::replace(&mut self.filling, next).freeze();
         while !filled.is_empty() {
+            while self.puts.len() >= PARTS_IN_FLIGHT
+                && let Some((part, held)) = self.puts.next().await
+            {
+                self.arrived(part, held)?;
+            }
+            let Some(upload) = &mut self.upload else { return Ok(()) };
             let part = filled.split_to(filled.len().min(PART_BYTES));
-            puts.push(self.store.put_part(&upload.key, &upload.id, upload.next_number, part));
+            let (store, key, id, number) =
+                (self.store, Arc::clone(&upload.key), Arc::clone(&upload.id), upload.next_number);
+            self.puts.push(async move { (store.put_part(&key, &id, number, part.clone()).await, part) }.boxed());
             upload.next_number += 1;
         }
-        while let Some(part) = puts.next().await {
-            upload.parts.push(part?);
-        }
         Ok(())
-    }
-
-    fn digests(&mut self) -> Digests {
-        let (sha256, md5) = (std::mem::take(&mut self.sha256), std::mem::take(&mut self.md5));
-        Digests { sha256: sha256.finalize().into(), md5: md5.finalize().into() }
     }
 
     async fn finish(&mut self, declared: Option<&str>, digests: Digests) -> Result<Archived, CopyError> {
         if self.upload.is_some() && !self.filling.is_empty() {
             self.flush(declared).await?;
         }
+        while let Some((part, held)) = self.puts.next().await {
+            self.arrived(part, held)?;
+        }
         let (s3_key, content_type) = match &mut self.upload {
             Some(upload) => {
                 let mut parts = std::mem::take(&mut upload.parts);
                 parts.sort_by_key(Part::part_number);
                 self.store.complete_upload(&upload.key, &upload.id, parts).await?;
-                (upload.key.clone(), upload.content_type.clone())
+                (upload.key.to_string(), upload.content_type.clone())
             }
             None => {
                 let media = media::of(&self.filling, declared);
@@ -204,6 +260,7 @@ impl<'a> Sink<'a> {
 
     /// Leaves no parts behind. If that fails too, the next worker does it: the job knows the upload.
     async fn abort(self) {
+        drop(self.puts);
         if let Some(upload) = self.upload
             && let Err(error) = self.store.abort_upload(&upload.key, &upload.id).await
         {

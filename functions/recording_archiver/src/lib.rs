@@ -1,7 +1,7 @@
 //! Copies recordings out of expiring URLs into the bucket, before they expire.
 //!
 //! One function for two triggers: the stream of the `recordings` table brings new jobs at once, and a schedule sweeps
-//! up what is unfinished, soonest expiry first. A job is claimed under a lease, so that two workers never hold it.
+//! up what is unfinished, what expires soonest first. A job is claimed under a lease, so that two workers never hold it.
 
 pub mod copy;
 pub mod media;
@@ -10,6 +10,7 @@ pub mod source;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use shared::config::{self, ConfigError, Lookup};
@@ -36,8 +37,10 @@ const LEASE_SECONDS: i64 = 16 * 60;
 const NOTE_TIME: Duration = Duration::from_secs(5);
 /// With less time than this a sweep begins no further job.
 const WORTH_BEGINNING: Duration = Duration::from_secs(20);
-/// Jobs that one sweep works on at most, of each shard.
+/// Jobs that a sweep looks for at once, at most, of each shard.
 const SWEEP: usize = 50;
+/// Jobs that an invocation works on side by side. Each has some 48 MB in memory at most, of the function's 512.
+pub const PARALLEL: usize = 8;
 
 /// The metrics' word for a recording that will be tried again.
 const WAITING: &str = "waiting";
@@ -148,14 +151,29 @@ impl Archiver {
     /// Works on what is unfinished, soonest expiry first, in the time there is; how many were archived.
     pub async fn sweep(&self, worker: &str, until: time::Instant) -> Result<usize, StoreError> {
         let (mut archived, mut failed) = (0, None);
-        for key in self.store.due_recordings((self.clock)(), SWEEP).await? {
-            if time::Instant::now() + WORTH_BEGINNING > until {
-                break;
+        loop {
+            let due = self.store.due_recordings((self.clock)(), SWEEP).await?;
+            let (found, mut moved) = (due.len(), false);
+            let work = |key: SessionKey| async move {
+                if time::Instant::now() + WORTH_BEGINNING > until {
+                    return Ok(Outcome::NotOurs);
+                }
+                self.archive(&key, worker, until).await
+            };
+            let mut outcomes = stream::iter(due).map(work).buffer_unordered(PARALLEL);
+            while let Some(outcome) = outcomes.next().await {
+                // One job that the store fails must not hold up the others.
+                match outcome {
+                    Ok(outcome) => {
+                        archived += usize::from(outcome == Outcome::Archived);
+                        moved |= outcome != Outcome::NotOurs;
+                    }
+                    Err(error) => failed = Some(error),
+                }
             }
-            // One job that the store fails must not hold up the others.
-            match self.archive(&key, worker, until).await {
-                Ok(outcome) => archived += usize::from(outcome == Outcome::Archived),
-                Err(error) => failed = Some(error),
+            // More is left behind only if a shard was full; and where nothing moves, looking again would not help.
+            if found < SWEEP || !moved {
+                break;
             }
         }
         self.metrics.oldest_unfinished(self.store.oldest_unfinished_recording().await?, (self.clock)());
@@ -264,15 +282,19 @@ pub async fn handle(
         tracing::info!(archived = swept, "swept");
         return Ok(Report::default());
     }
-    let mut report = Report::default();
-    for Record { dynamodb } in invocation.records {
+    let work = |Record { dynamodb }: Record| async move {
         let outcome = match dynamodb.keys.session.text.parse() {
             Ok(key) => archiver.archive(&key, worker, until).await.map(drop).map_err(|error| error.to_string()),
             Err(error) => Err(shared::session::BadSessionId::to_string(&error)),
         };
+        (dynamodb.sequence_number, outcome)
+    };
+    let mut report = Report::default();
+    let mut outcomes = stream::iter(invocation.records).map(work).buffered(PARALLEL);
+    while let Some((item_identifier, outcome)) = outcomes.next().await {
         if let Err(reason) = outcome {
             tracing::error!(reason, "a recording job could not be worked on");
-            report.batch_item_failures.push(ItemFailure { item_identifier: dynamodb.sequence_number });
+            report.batch_item_failures.push(ItemFailure { item_identifier });
         }
     }
     Ok(report)

@@ -219,7 +219,7 @@ pub struct Version {
     /// `x-amz-checksum-sha256` of a whole object, base64.
     sha256: Option<String>,
     /// An entity tag that is the content's MD5, as hex.
-    md5: Option<String>,
+    pub(crate) md5: Option<String>,
 }
 
 /// Of a whole recording.
@@ -227,15 +227,15 @@ pub struct Version {
 pub struct Digests {
     /// SHA-256.
     pub sha256: [u8; 32],
-    /// MD5, which S3's entity tags are made of.
-    pub md5: [u8; 16],
+    /// MD5, which S3's entity tags are made of, where the source names one.
+    pub md5: Option<[u8; 16]>,
 }
 
 impl Version {
     /// Compares the content's hashes with those that the source names, where it does.
     pub fn verify(&self, found: &Digests) -> Result<(), Trouble> {
         let sha256 = self.sha256.as_ref().is_none_or(|named| *named == BASE64.encode(found.sha256));
-        let md5 = self.md5.as_ref().is_none_or(|named| *named == hex::encode(found.md5));
+        let md5 = self.md5.as_ref().is_none_or(|named| found.md5.is_some_and(|md5| *named == hex::encode(md5)));
         if sha256 && md5 { Ok(()) } else { Err(Trouble::Checksum) }
     }
 }

@@ -43,14 +43,16 @@ impl Store {
         }
     }
 
-    /// Merges a wanted recording into its job; whether that changed it.
+    /// Merges a wanted recording into its job; whether that changed it. A job that is `unheard_of` is most likely not
+    /// there: looking would cost a read, and writing at once costs a failed condition if it is.
     pub(super) async fn want_recording(
         &self,
         key: &SessionKey,
         wanted: &Wanted,
+        unheard_of: bool,
         received_at: Instant,
     ) -> Result<bool, StoreError> {
-        let mut seen = self.job_item(key).await?.as_ref().and_then(job);
+        let mut seen = if unheard_of { None } else { self.job_item(key).await?.as_ref().and_then(job) };
         for _ in 0..MAX_ATTEMPTS {
             let Some(next) = Job::want(seen.as_ref(), wanted) else { return Ok(false) };
             match self.swap_job(key, seen.as_ref(), &next, wanted, received_at).await? {
