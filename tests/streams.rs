@@ -4,22 +4,26 @@ use serde_json::{Value, json};
 
 use crate::World;
 
-/// Everything that a table's stream has told since the table was made.
-pub async fn records(world: &World, table: &str) -> Vec<Value> {
+/// What the tables' service answers, as it is on the wire.
+pub async fn ask(world: &World, operation: &str, asked: Value) -> Value {
     let signed = "AWS4-HMAC-SHA256 Credential=hookswitch/20261122/us-east-1/dynamodb/aws4_request, SignedHeaders=host, \
                   Signature=00";
-    let ask = async |operation: &str, asked: Value| {
-        let request = world
-            .http
-            .post(&world.stores().dynamodb)
-            .header("x-amz-target", format!("DynamoDBStreams_20120810.{operation}"))
-            .header("content-type", "application/x-amz-json-1.0")
-            .header("authorization", signed)
-            .header("x-amz-date", "20261122T000000Z");
-        let answer = crate::answer(request.body(asked.to_string())).await;
-        assert_eq!(answer.status, 200, "{operation}: {}", answer.json);
-        answer.json
-    };
+    let request = world
+        .http
+        .post(&world.stores().dynamodb)
+        .header("x-amz-target", operation)
+        .header("content-type", "application/x-amz-json-1.0")
+        .header("authorization", signed)
+        .header("x-amz-date", "20261122T000000Z");
+    let answer = crate::answer(request.body(asked.to_string())).await;
+    assert_eq!(answer.status, 200, "{operation}: {}", answer.json);
+    answer.json
+}
+
+/// Everything that a table's stream has told since the table was made.
+pub async fn records(world: &World, table: &str) -> Vec<Value> {
+    let ask =
+        async |operation: &str, asked: Value| ask(world, &format!("DynamoDBStreams_20120810.{operation}"), asked).await;
     let streams = ask("ListStreams", json!({ "TableName": world.stores().tables[table] })).await;
     let arn = streams["Streams"][0]["StreamArn"].clone();
     let described = ask("DescribeStream", json!({ "StreamArn": arn })).await;

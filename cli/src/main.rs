@@ -33,6 +33,7 @@ enum Command {
     Call(cli::call::Options),
     Tail(cli::tail::Options),
     Stats(cli::stats::Options),
+    Cost(cli::cost::Options),
     Erase(cli::erase::Options),
     Completions(Completions),
     Console(cli::console::Options),
@@ -147,6 +148,7 @@ async fn main() -> ExitCode {
         Command::Stats(options) => {
             cli::stats::run(&options, Instant::now(), std::io::stdout().lock(), coloured()).await
         }
+        Command::Cost(options) => cli::cost::run(&options, std::io::stdout().lock(), coloured()),
         Command::Completions(options) => {
             clap_complete::generate(options.shell, &mut Cli::command(), "hookswitch", &mut std::io::stdout());
             Ok(())

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
-use shared::Instant;
 use shared::call::{Call, Field, State};
 use shared::logging::printable;
+use shared::recording::State as RecordingState;
+use shared::{Instant, Provider};
 
 use crate::calls::filter::{Filter, duration_seconds, insight, number};
 use crate::calls::{each, length};
 use crate::paint::{Colour, Paint};
 use crate::target::Target;
-use crate::{Failure, aligned};
+use crate::{Failure, aligned, cost};
 
 /// Count calls over a period: a day, an outcome, a bot at a time; lengths, latency and credits.
 #[derive(clap::Args, Clone)]
@@ -23,7 +24,8 @@ Examples:
   hookswitch stats --since 2026-03-01 --until 2026-04-01 --stack prod --json
 
 Every call of the period is read: on a deployed stack, half a read unit for each 4 KB of it. Days are UTC. Credits are
-what Vocobase says that it took; what AWS takes is in docs/operations.md.
+what Vocobase says that it took. What AWS takes is worked out as by `hookswitch cost`, with turns of six seconds, and
+with what it takes to keep these calls until they expire.
 
 Exit code: 0, also without any call; 1 if the stores cannot be read; 2 for wrong arguments.")]
 pub struct Options {
@@ -85,6 +87,7 @@ pub struct Totals {
     pub sentiments: BTreeMap<String, u64>,
     /// By how far the recording has come.
     pub recordings: BTreeMap<String, u64>,
+    recorded: Count,
     durations: Vec<f64>,
     latencies: Vec<f64>,
 }
@@ -105,6 +108,9 @@ impl Totals {
             count(self.days.entry(at.day()).or_default());
         }
         count(self.providers.entry(call.key.provider().name().to_owned()).or_default());
+        if call.get(Field::RecordingState) == Some(RecordingState::Archived.name()) {
+            count(&mut self.recorded);
+        }
         let name = call.get(Field::BotName).map(str::to_owned);
         let bots: Vec<String> =
             if call.bots.is_empty() { name.into_iter().collect() } else { call.bots.iter().cloned().collect() };
@@ -134,8 +140,22 @@ impl Totals {
         spread(&self.latencies)
     }
 
-    fn json(&self) -> serde_json::Value {
-        serde_json::json!({ "all": self.all, "in_progress": self.in_progress, "days": self.days,
+    /// What AWS takes for them, about.
+    #[allow(clippy::cast_precision_loss, reason = "there are fewer calls than that")]
+    pub fn dollars(&self) -> Result<f64, Failure> {
+        let mut dollars = cost::dollars(Provider::Vocobase, self.recorded.calls as f64, self.recorded.seconds, true)?;
+        for provider in [Provider::Exotel, Provider::Vocobase] {
+            let Some(all) = self.providers.get(provider.name()) else { continue };
+            let recorded = if provider == Provider::Vocobase { self.recorded.clone() } else { Count::default() };
+            let calls = all.calls.saturating_sub(recorded.calls) as f64;
+            dollars += cost::dollars(provider, calls, (all.seconds - recorded.seconds).max(0.0), false)?;
+        }
+        Ok(dollars)
+    }
+
+    fn json(&self, dollars: f64) -> serde_json::Value {
+        let dollars = (dollars * 1e6).round() / 1e6;
+        serde_json::json!({ "all": self.all, "dollars": dollars, "in_progress": self.in_progress, "days": self.days,
             "providers": self.providers, "bots": self.bots, "outcomes": self.outcomes, "sentiments": self.sentiments,
             "recordings": self.recordings, "duration_seconds": self.durations(), "latency_ms": self.latencies() })
     }
@@ -156,7 +176,9 @@ pub async fn run(options: &Options, now: Instant, mut out: impl Write, coloured:
     let mut totals = Totals::default();
     let add = |calls: Vec<Call>| calls.iter().for_each(|call| totals.add(call));
     each(&opened.store()?, &options.filter, opened.default_country, now, add).await?;
-    let lines = if options.json { vec![totals.json().to_string()] } else { screen(&totals, Paint(coloured)) };
+    let dollars = totals.dollars()?;
+    let paint = Paint(coloured);
+    let lines = if options.json { vec![totals.json(dollars).to_string()] } else { screen(&totals, dollars, paint) };
     // A closed pipe is a reader that has seen enough.
     for line in lines {
         if writeln!(out, "{line}").is_err() {
@@ -166,7 +188,7 @@ pub async fn run(options: &Options, now: Instant, mut out: impl Write, coloured:
     Ok(())
 }
 
-fn screen(totals: &Totals, paint: Paint) -> Vec<String> {
+fn screen(totals: &Totals, dollars: f64, paint: Paint) -> Vec<String> {
     let Totals { all, .. } = totals;
     let mut lines = vec![format!(
         "{} calls, {} in progress, {} with a human asked for ({}), {} in all, {:.2} credits",
@@ -177,6 +199,7 @@ fn screen(totals: &Totals, paint: Paint) -> Vec<String> {
         length(all.seconds),
         all.credits
     )];
+    lines.push(format!("AWS takes about {dollars:.4} dollars for them (hookswitch cost)"));
     let spreads = [("length", totals.durations(), true), ("latency", totals.latencies(), false)];
     for (what, spread, is_time) in spreads {
         let Some(spread) = spread else { continue };

@@ -1,5 +1,5 @@
-//! The tables as `infra/template.yaml` defines them: the local run and the tests create theirs from it, so that they
-//! cannot drift from what is deployed.
+//! What `infra/template.yaml` defines: the local run and the tests create their tables from it, so that they cannot drift
+//! from what is deployed, and costs are worked out with its sizes.
 
 use std::collections::BTreeMap;
 
@@ -66,18 +66,61 @@ struct Stream {
     stream_view_type: String,
 }
 
+/// The whole template.
+pub struct Template(Value);
+
+impl Template {
+    /// As it was when this was built.
+    pub fn read() -> Result<Self, Failure> {
+        serde_yaml_ng::from_str(TEMPLATE).map(Self).map_err(|error| unreadable(&error))
+    }
+
+    /// The properties of its resources of a type.
+    fn of_type<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+        let resources = self.0.get("Resources").and_then(Value::as_mapping).into_iter().flatten();
+        let of_type = move |resource: &&Value| resource.get("Type").and_then(Value::as_str) == Some(kind);
+        resources.map(|(_, resource)| resource).filter(of_type).filter_map(|resource| resource.get("Properties"))
+    }
+
+    /// The default of a parameter that is a number.
+    pub fn default_of(&self, parameter: &str) -> Result<f64, Failure> {
+        let given = self.0.get("Parameters").and_then(|all| all.get(parameter)?.get("Default")?.as_f64());
+        given.ok_or_else(|| Failure(format!("infra/template.yaml has no default for {parameter}")))
+    }
+
+    /// The memory of a function, in MB.
+    pub fn memory_mb(&self, function: &str) -> Result<u32, Failure> {
+        let suffix = format!("-{function}");
+        let named = |properties: &&Value| {
+            let name = properties.get("FunctionName");
+            name.is_some_and(|name| substituted(name).is_some_and(|name| name.ends_with(&suffix)))
+        };
+        let properties = self.of_type("AWS::Serverless::Function").find(named);
+        let own = properties.map(|properties| properties.get("MemorySize").and_then(Value::as_u64));
+        let usual = || self.0.get("Globals")?.get("Function")?.get("MemorySize")?.as_u64();
+        let memory = own.and_then(|own| own.or_else(usual)).and_then(|memory| memory.try_into().ok());
+        memory.ok_or_else(|| Failure(format!("infra/template.yaml has no memory for {function}")))
+    }
+}
+
+fn unreadable(error: &serde_yaml_ng::Error) -> Failure {
+    Failure(format!("infra/template.yaml cannot be read: {error}"))
+}
+
+/// A plain text, or what `!Sub` is given.
+fn substituted(name: &Value) -> Option<&str> {
+    match name {
+        Value::Tagged(tagged) if tagged.tag == "Sub" => tagged.value.as_str(),
+        name => name.as_str(),
+    }
+}
+
 /// The tables by their short names (`events`, …).
 pub fn tables() -> Result<BTreeMap<String, Table>, Failure> {
-    let unreadable = |error: serde_yaml_ng::Error| Failure(format!("infra/template.yaml cannot be read: {error}"));
-    let template: Value = serde_yaml_ng::from_str(TEMPLATE).map_err(unreadable)?;
-    let resources = template.get("Resources").and_then(Value::as_mapping).into_iter().flatten();
+    let template = Template::read()?;
     let mut tables = BTreeMap::new();
-    for (_, resource) in resources {
-        if resource.get("Type").and_then(Value::as_str) != Some("AWS::DynamoDB::Table") {
-            continue;
-        }
-        let properties = resource.get("Properties").cloned().unwrap_or_default();
-        let table: Table = serde_yaml_ng::from_value(properties).map_err(unreadable)?;
+    for properties in template.of_type("AWS::DynamoDB::Table") {
+        let table: Table = serde_yaml_ng::from_value(properties.clone()).map_err(|error| unreadable(&error))?;
         let name = table.physical_name("")?;
         tables.insert(name.trim_start_matches('-').to_owned(), table);
     }
@@ -85,12 +128,15 @@ pub fn tables() -> Result<BTreeMap<String, Table>, Failure> {
 }
 
 impl Table {
+    /// The attributes of each of its indices' keys.
+    pub fn index_keys(&self) -> Vec<Vec<String>> {
+        let names = |index: &Index| index.key_schema.iter().map(|key| key.attribute_name.clone()).collect();
+        self.global_secondary_indexes.iter().map(names).collect()
+    }
+
     /// `!Sub ${AWS::StackName}-events` for a stack of that name.
     pub fn physical_name(&self, stack: &str) -> Result<String, Failure> {
-        let text = match &self.table_name {
-            Value::Tagged(tagged) if tagged.tag == "Sub" => tagged.value.as_str(),
-            name => name.as_str(),
-        };
+        let text = substituted(&self.table_name);
         let text = text.ok_or_else(|| Failure("infra/template.yaml has a table without a plain name".to_owned()))?;
         Ok(text.replace("${AWS::StackName}", stack))
     }
@@ -150,6 +196,15 @@ fn keys(schema: &[Key]) -> Result<Vec<KeySchemaElement>, aws_sdk_dynamodb::error
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_functions_memory_is_its_own_or_that_of_all() {
+        let template = Template::read().unwrap();
+        let memory = ["session_end", "session_completed"].map(|name| template.memory_mb(name).unwrap());
+        assert_eq!(memory, [128, 512]);
+        assert!(template.memory_mb("session").is_err());
+        assert!(template.default_of("RetentionDays").unwrap() > 0.0);
+    }
 
     #[test]
     fn the_template_names_the_five_tables() {

@@ -58,6 +58,8 @@ const EXAMPLES: &[Example] = &[
     Example(On::Calls, "calls --since 2026-03-01 --limit 2", "", 0),
     Example(On::Calls, "call handed", "", 0),
     Example(On::Calls, "tail --since 2026-03-01 --last 2", "", 3),
+    Example(On::Nothing, "cost --calls 50000 --retention-days 90", "", 0),
+    Example(On::Nothing, "cost --prices", "", 0),
     Example(On::Calls, "stats --since 2026-03-01", "", 0),
     Example(On::Calls, "console --stack prod", "", 2),
     Example(On::Calls, "export --since 2026-03-15 --until 2026-03-16 --format ndjson --out {folder}", "", 0),

@@ -33,7 +33,7 @@ const BY_STREAM: [&str; 3] = ["recording_archiver", "event_publisher", "call_exp
 const METRICS_OF_AN_ALARM: usize = 10;
 
 /// What the functions read and the template leaves alone.
-const NOT_SET: [(&str, &str); 19] = [
+const NOT_SET: [(&str, &str); 20] = [
     ("AWS_REGION", "Lambda sets it"),
     ("AWS_ACCESS_KEY_ID", "Lambda sets it"),
     ("AWS_SECRET_ACCESS_KEY", "Lambda sets it"),
@@ -43,6 +43,7 @@ const NOT_SET: [(&str, &str); 19] = [
     ("AWS_ENDPOINT_URL_EVENTBRIDGE", "AWS's own are meant"),
     ("AWS_ENDPOINT_URL_S3", "AWS's own are meant"),
     ("AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS's own are meant"),
+    ("AWS_CA_BUNDLE", "Amazon's roots are built in"),
     ("EXOTEL_TOKEN_SECRETS", "Secrets Manager holds them: a template's values can be read by whoever sees the stack"),
     ("VOCOBASE_SECRETS", "Secrets Manager holds them: a template's values can be read by whoever sees the stack"),
     ("DEADLINE_MS", "the default suits both platforms"),
@@ -190,6 +191,7 @@ fn the_archiver_is_brought_new_jobs_by_the_stream_of_their_table() {
     let template = Template::read();
     let jobs = &template.resource("RecordingArchiverFunction")["Properties"]["Events"]["Jobs"]["Properties"];
     assert_eq!(jobs["Stream"], get("RecordingsTable", "StreamArn"));
+    assert_eq!(jobs["BatchSize"], recording_archiver::PARALLEL, "a larger batch would have jobs wait for each other");
     let pattern = string(&jobs["FilterCriteria"]["Filters"][0]["Pattern"]);
     let image = &serde_json::from_str::<Value>(&pattern).unwrap()["dynamodb"]["NewImage"];
     assert_eq!(image["state"]["S"], json!([State::Pending.name()]));
@@ -598,6 +600,7 @@ fn every_metric_and_outcome_is_explained_and_counted() {
     assert!(operations.contains(&cost), "the costs do not say: {cost}");
     let alarms = Template::read().of_type("AWS::CloudWatch::Alarm");
     let looked_at: usize = alarms.values().map(|alarm| metrics_of(&alarm["Properties"]).len()).sum();
+    assert!((cli::cost::ALARM_METRICS - f64::from(u32::try_from(looked_at).unwrap())).abs() < 0.1, "{looked_at}");
     let cost = format!("| {looked_at}: {}.{}0 |", looked_at / 10, looked_at % 10);
     assert!(operations.contains(&cost), "the costs do not say: {cost}");
 }

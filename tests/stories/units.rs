@@ -10,14 +10,14 @@ use tests::faults::between;
 use tests::units::{Counted, Units};
 use tests::{World, read};
 
-struct Meter {
-    world: World,
+pub(super) struct Meter {
+    pub(super) world: World,
     units: Units,
     apps: BTreeMap<Webhook, App>,
 }
 
 impl Meter {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let world = World::new().await;
         let units = Units::default();
         let instance =
@@ -27,7 +27,7 @@ impl Meter {
     }
 
     /// What one delivery costs.
-    async fn cost(&self, webhook: Webhook, body: &[u8]) -> Counted {
+    pub(super) async fn cost(&self, webhook: Webhook, body: &[u8]) -> Counted {
         self.units.take();
         let request = self.world.request(webhook, body);
         let answer = read(&cli::dev::call(webhook, &self.apps[&webhook], request).await);
@@ -37,7 +37,7 @@ impl Meter {
 }
 
 /// As full as the documented example is, with real ids.
-fn exotel(state: &str, reason: &str, end: &Value, events: &Value) -> Vec<u8> {
+pub(super) fn exotel(state: &str, reason: &str, end: &Value, events: &Value) -> Vec<u8> {
     json!({
         "session_id": "0b7f3f0e-6c1f-4a55-9f0e-2f6a8f1f3a11", "conversation_id": "5c7b0f52-1d5e-4b5b-8f62-0b7a7f4a9c22",
         "start_time": "2025-07-16T11:40:57.000Z", "end_time": end, "landing_number": "+918047000000",
@@ -50,13 +50,13 @@ fn exotel(state: &str, reason: &str, end: &Value, events: &Value) -> Vec<u8> {
     .into_bytes()
 }
 
-fn turn(sequence: u32, status: &str, end: &str) -> Value {
+pub(super) fn turn(sequence: u32, status: &str, end: &str) -> Value {
     json!([{ "event_type": "transcript", "event_id": "evt_1", "event_data": { "transcripts": [{ "sequence": sequence, "status": status,
         "transcript_segments": [{ "speaker": "assistant", "text": "Hello! How may I help you?",
             "start_timestamp": "2025-07-16T11:40:58.330756Z", "end_timestamp": end }] }] } }])
 }
 
-fn insight(at: &str) -> Value {
+pub(super) fn insight(at: &str) -> Value {
     json!([{ "event_type": "sentiment", "event_id": "evt_2", "event_data": { "value": "positive", "confidence": 0.85,
         "status": "changed", "timestamp": at, "score": 90, "reason": "" } }])
 }
@@ -98,7 +98,7 @@ async fn an_exotel_calls_first_delivery_costs_at_most_5_and_each_later_one_at_mo
     }
 }
 
-fn session(turns: usize) -> Vec<u8> {
+pub(super) fn session(turns: usize) -> Vec<u8> {
     let entry = |turn: usize| {
         let (role, content) = [
             ("bot", "Hello! Thanks for taking my call. How can I help you today?"),
@@ -148,5 +148,5 @@ async fn a_repetition_writes_nothing_and_fails_no_more_conditions_than_it_must()
     meter.cost(Webhook::SessionCompleted, &body).await;
     let again = meter.cost(Webhook::SessionCompleted, &body).await;
     // The event's own condition is how a repetition is known.
-    assert_eq!(again, Counted { units: 0.0, failed_conditions: 1 });
+    assert_eq!((again.units, again.failed_conditions), (0.0, 1));
 }
