@@ -9,6 +9,7 @@ pub mod bus;
 pub mod control_plane;
 pub mod crowd;
 pub mod faults;
+pub mod lambda;
 pub mod log;
 pub mod odd_calls;
 pub mod platform;
@@ -285,6 +286,16 @@ pub fn hookswitch() -> &'static Path {
         let path = messages.find_map(|message| executable(message).filter(|path| path.ends_with("hookswitch")));
         path.expect("cargo says where hookswitch is")
     })
+}
+
+/// A function's binary: built with the tests, or, to test what is deployed, of the folder that
+/// `HOOKSWITCH_TEST_FUNCTIONS` names, such as `target/lambda`.
+#[allow(clippy::disallowed_methods, reason = "the edge: what to test is said by who runs the tests")]
+pub fn function(name: &str) -> PathBuf {
+    match std::env::var("HOOKSWITCH_TEST_FUNCTIONS") {
+        Ok(folder) => Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(folder).join(name).join("bootstrap"),
+        Err(_) => hookswitch().with_file_name(name),
+    }
 }
 
 /// A SHA-256 as hex.

@@ -6,7 +6,8 @@
 use std::io::Write;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 
 use crate::config::{Lookup, set};
 use crate::instant::Instant;
@@ -128,35 +129,71 @@ impl Metrics {
 
     fn write(&self, now: Instant, dimensions: &[(&str, &str)], groups: &[Group<'_>]) {
         let Some(stack) = &self.stack else { return };
-        let line = line(stack, now, dimensions, groups);
+        let Ok(mut line) = serde_json::to_vec(&Line { stack, now, dimensions, groups }) else { return };
+        line.push(b'\n');
         // A line that cannot be written is lost, and nothing else may be.
-        let _ = writeln!(std::io::stdout().lock(), "{line}");
+        let _ = std::io::stdout().lock().write_all(&line);
     }
 }
 
 /// Sets of dimensions, and the metrics that have each of them: name, unit, value.
 type Group<'a> = (&'a [&'a [&'a str]], &'a [(&'static str, &'static str, f64)]);
 
-fn line(stack: &str, now: Instant, dimensions: &[(&str, &str)], groups: &[Group<'_>]) -> Value {
-    let mut line = Map::new();
-    let directive = |(dimensions, metrics): &Group<'_>| {
-        let metrics: Vec<Value> = metrics.iter().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
-        json!({ "Namespace": NAMESPACE, "Dimensions": dimensions, "Metrics": metrics })
-    };
-    let directives: Vec<Value> = groups.iter().map(directive).collect();
-    line.insert("_aws".to_owned(), json!({ "Timestamp": now.unix_micros() / 1000, "CloudWatchMetrics": directives }));
-    line.insert("stack".to_owned(), json!(stack));
-    for (name, value) in dimensions {
-        line.insert((*name).to_owned(), json!(value));
+struct Line<'a> {
+    stack: &'a str,
+    now: Instant,
+    dimensions: &'a [(&'a str, &'a str)],
+    groups: &'a [Group<'a>],
+}
+
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_map(None)?;
+        let directives = self.groups.iter().map(|(dimensions, metrics)| Directive {
+            namespace: NAMESPACE,
+            dimensions,
+            metrics: metrics.iter().map(|(name, unit, _)| Named { name, unit }).collect(),
+        });
+        let about = About { timestamp: self.now.unix_micros() / 1000, directives: directives.collect() };
+        line.serialize_entry("_aws", &about)?;
+        line.serialize_entry("stack", self.stack)?;
+        for (name, value) in self.dimensions {
+            line.serialize_entry(name, value)?;
+        }
+        for (name, _, value) in self.groups.iter().flat_map(|(_, metrics)| *metrics) {
+            line.serialize_entry(name, &((value * 1000.0).round() / 1000.0))?;
+        }
+        line.end()
     }
-    for (name, _, value) in groups.iter().flat_map(|(_, metrics)| *metrics) {
-        line.insert((*name).to_owned(), json!((value * 1000.0).round() / 1000.0));
-    }
-    Value::Object(line)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct About<'a> {
+    timestamp: i64,
+    #[serde(rename = "CloudWatchMetrics")]
+    directives: Vec<Directive<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive<'a> {
+    namespace: &'a str,
+    dimensions: &'a [&'a [&'a str]],
+    metrics: Vec<Named<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Named<'a> {
+    name: &'a str,
+    unit: &'a str,
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -166,9 +203,10 @@ mod tests {
             (&[&["stack", "webhook", "outcome"], &["stack", "outcome"]], &[(DELIVERIES, "Count", 1.0)]),
             (&[&["stack", "webhook"]], &[(HANDLING_TIME, "Milliseconds", 4.207_4)]),
         ];
-        let said = line("hookswitch", now, &[("webhook", "session_end"), ("outcome", "stored")], groups);
+        let dimensions = &[("webhook", "session_end"), ("outcome", "stored")];
+        let said = Line { stack: "hookswitch", now, dimensions, groups };
         assert_eq!(
-            said,
+            serde_json::to_value(said).unwrap(),
             json!({
                 "_aws": { "Timestamp": 1_773_585_000_500_i64, "CloudWatchMetrics": [
                     { "Namespace": "Hookswitch", "Dimensions": [["stack", "webhook", "outcome"], ["stack", "outcome"]],

@@ -14,12 +14,12 @@ use shared::storage::MOST_COUNTED;
 use shared::{Country, Instant, Webhook};
 use tests::faults::When;
 use tests::faults::layer::{Layer, Mishap, Request};
+use tests::lambda::{self, RuntimeApi};
 use tests::log::Log;
 use tests::{Answer, World, read};
 use tracing::instrument::WithSubscriber;
 
 use crate::answers::{put_profile, success};
-use crate::lambda::{self, RuntimeApi};
 use crate::simulation::number;
 
 const CALLER: &str = "+919876543210";

@@ -29,7 +29,7 @@ impl Instance {
     /// As it is once it has started.
     async fn started(webhook: Webhook, value: &str) -> Self {
         let instance = Self::cold(webhook, SecretsManager::holding(value).await).await;
-        instance.app.warm().await;
+        instance.warm().await;
         instance
     }
 
@@ -50,6 +50,10 @@ impl Instance {
         };
         let app = App::from_environment(webhook, &|name| environment.get(name).cloned(), clock).expect("an app");
         Self { world, app, webhook, now, manager }
+    }
+
+    async fn warm(&self) {
+        self.app.warm(self.webhook, async |app, request| call(self.webhook, app, request).await).await;
     }
 
     fn seconds_pass(&self, seconds: i64) {
@@ -135,7 +139,7 @@ async fn the_secret_and_the_first_connection_are_had_side_by_side() {
     environment.insert("SESSION_END_URL".to_owned(), "https://end.example/".to_owned());
     let lookup = |name: &str| environment.get(name).cloned();
     let app = App::from_environment(Webhook::SessionStart, &lookup, Arc::new(Instant::now)).expect("an app");
-    app.warm().await;
+    app.warm(Webhook::SessionStart, async |app, request| call(Webhook::SessionStart, app, request).await).await;
     assert_eq!(manager.reads(), 1);
     assert!(app.session_url(Webhook::SessionEnd, "s1").is_some(), "the secret is there");
 }
@@ -145,7 +149,7 @@ async fn without_its_secret_an_instance_answers_503_and_keeps_nothing_until_it_c
     for (webhook, [value, old, ..]) in BOTH {
         let manager = SecretsManager::holding("").await;
         let instance = Instance::cold(webhook, manager.clone()).await;
-        instance.app.warm().await;
+        instance.warm().await;
         assert_eq!(instance.deliver("s1", old).await, 503);
         manager.fail(400);
         assert_eq!(instance.deliver("s1", old).await, 503);

@@ -24,14 +24,13 @@ use shared::recording::State;
 use shared::webhook::App;
 use shared::{Clock, Instant, Provider, SessionKey, Webhook};
 use tests::faults::between;
+use tests::lambda::{RuntimeApi, environment, event, spawn};
 use tests::log::Log;
 use tests::source::{Content, Source};
 use tests::{Answer, EXOTEL, Item, LocalProcess, World, answer, at, now, text};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tracing::instrument::WithSubscriber;
-
-use crate::lambda::{RuntimeApi, environment, event, spawn};
 
 const SENT_AT: &str = "2026-03-15T14:32:08Z";
 const TABLES: [&str; 4] = ["events", "sessions", "transcripts", "recordings"];
@@ -710,7 +709,7 @@ fn bombs() -> Vec<(&'static str, Webhook, String)> {
 /// The function's own binary, with an eighth of the stack that Lambda gives.
 fn start_small(name: &str, environment: &BTreeMap<String, String>, runtime_api: &str) -> Child {
     let mut small = Command::new("/bin/sh");
-    small.args(["-c", "ulimit -s 1024 && exec \"$0\""]).arg(tests::hookswitch().with_file_name(name));
+    small.args(["-c", "ulimit -s 1024 && exec \"$0\""]).arg(tests::function(name));
     spawn(small, name, environment, runtime_api)
 }
 

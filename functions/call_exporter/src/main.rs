@@ -9,6 +9,9 @@ use shared::logging;
 use shared::storage::Invocation;
 use tokio::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: shared::Allocator = shared::Allocator;
+
 #[tokio::main(flavor = "current_thread")]
 #[allow(clippy::disallowed_methods, reason = "the edge: environment and clock are read here and passed in")]
 async fn main() -> Result<(), Error> {

@@ -6,13 +6,16 @@ use lambda_http::{Error, Request, run, service_fn};
 use shared::webhook::App;
 use shared::{Instant, Webhook, logging};
 
+#[global_allocator]
+static ALLOCATOR: shared::Allocator = shared::Allocator;
+
 #[tokio::main(flavor = "current_thread")]
 #[allow(clippy::disallowed_methods, reason = "the edge: environment and clock are read here and passed in")]
 async fn main() -> Result<(), Error> {
     let lookup = |name: &str| std::env::var(name).ok();
     logging::init_json(&lookup)?;
     let app = App::from_environment(Webhook::InsightsEvents, &lookup, Arc::new(Instant::now))?;
-    app.warm().await;
+    app.warm(Webhook::InsightsEvents, insights_events::handle).await;
     let app = &app;
     run(service_fn(async move |request: Request| Ok::<_, Error>(insights_events::handle(app, request).await))).await
 }

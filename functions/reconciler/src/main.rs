@@ -8,6 +8,9 @@ use reconciler::Reconciler;
 use serde::de::IgnoredAny;
 use shared::{Instant, logging};
 
+#[global_allocator]
+static ALLOCATOR: shared::Allocator = shared::Allocator;
+
 #[tokio::main(flavor = "current_thread")]
 #[allow(clippy::disallowed_methods, reason = "the edge: environment and clock are read here and passed in")]
 async fn main() -> Result<(), Error> {

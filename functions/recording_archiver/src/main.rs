@@ -7,6 +7,9 @@ use recording_archiver::{Archiver, Invocation, handle};
 use shared::logging;
 use tokio::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: shared::Allocator = shared::Allocator;
+
 #[tokio::main(flavor = "current_thread")]
 #[allow(clippy::disallowed_methods, reason = "the edge: environment and clock are read here and passed in")]
 async fn main() -> Result<(), Error> {

@@ -1,12 +1,13 @@
 //! Attribute values in few words.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::io::{Read, Write};
+use std::io::Read;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use flate2::Compression;
+use flate2::{Compress, Compression, FlushCompress, Status};
 
 /// An item of a table: attribute name → value.
 pub type Item = HashMap<String, AttributeValue>;
@@ -42,11 +43,24 @@ pub fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     }
 }
 
+thread_local! {
+    /// Its tables take 260 KB: making them costs more than packing a small body.
+    static COMPRESSOR: RefCell<Compress> = RefCell::new(Compress::new_gzip(Compression::default(), 15));
+}
+
 pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 3 + 64), Compression::default());
-    // Writing to memory has no failing case.
-    let _ = encoder.write_all(bytes);
-    encoder.finish().unwrap_or_default()
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        compressor.reset();
+        let mut packed = Vec::with_capacity(bytes.len() / 3 + 64);
+        loop {
+            let rest = bytes.get(usize::try_from(compressor.total_in()).unwrap_or(usize::MAX)..).unwrap_or_default();
+            match compressor.compress_vec(rest, &mut packed, FlushCompress::Finish) {
+                Ok(Status::Ok | Status::BufError) => packed.reserve(packed.capacity()),
+                // Packing into memory has no failing case.
+                Ok(Status::StreamEnd) | Err(_) => return packed,
+            }
+        }
+    })
 }
 
 pub(super) fn gunzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {

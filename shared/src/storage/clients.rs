@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::{
-    BehaviorVersion, Credentials, Region, SharedCredentialsProvider, SharedHttpClient, retry::RetryConfig,
-    timeout::TimeoutConfig,
+    BehaviorVersion, Credentials, Region, SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
+    retry::RetryConfig, timeout::TimeoutConfig,
 };
 use aws_smithy_http_client::{
     Builder,
@@ -33,6 +33,8 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 pub fn connect(lookup: Lookup<'_>) -> Result<Clients, ConfigError> {
     let shared = aws(lookup)?;
     let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(&shared);
+    // Its bodies are small, and an attempt is cut off anyway.
+    dynamodb.set_stalled_stream_protection(Some(StalledStreamProtectionConfig::disabled()));
     if let Some(url) = set(lookup, "AWS_ENDPOINT_URL_DYNAMODB") {
         dynamodb = dynamodb.endpoint_url(url);
     }
@@ -65,7 +67,7 @@ pub fn aws(lookup: Lookup<'_>) -> Result<SdkConfig, ConfigError> {
         .build();
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
-        .http_client(https()?)
+        .http_client(https(lookup)?)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .region(Region::new(required("AWS_REGION")?))
         .timeout_config(timeouts)
@@ -74,10 +76,16 @@ pub fn aws(lookup: Lookup<'_>) -> Result<SdkConfig, ConfigError> {
     Ok(config.build())
 }
 
-/// HTTPS as every client here speaks it.
-pub fn https() -> Result<SharedHttpClient, ConfigError> {
-    let roots = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
-    let tls = TlsContext::builder().with_trust_store(roots).build();
-    let tls = tls.map_err(|_| ConfigError::Bad("the built-in certificates", "cannot be read"))?;
+/// HTTPS as every client here speaks it. `AWS_CA_BUNDLE` names a PEM file whose certificates are trusted instead of
+/// Amazon's, for services behind a proxy or on this machine.
+pub fn https(lookup: Lookup<'_>) -> Result<SharedHttpClient, ConfigError> {
+    const NAME: &str = "AWS_CA_BUNDLE";
+    let roots = match set(lookup, NAME) {
+        Some(path) => std::fs::read(path).map_err(|_| ConfigError::Bad(NAME, "names a file that cannot be read"))?,
+        None => AMAZON_ROOTS.to_vec(),
+    };
+    let trusted = TrustStore::empty().with_pem_certificate(roots);
+    let tls = TlsContext::builder().with_trust_store(trusted).build();
+    let tls = tls.map_err(|_| ConfigError::Bad(NAME, "holds no certificate that can be read"))?;
     Ok(Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls).build_https())
 }

@@ -47,7 +47,7 @@ pub use uploads::Part;
 pub use whole::Recording;
 
 use crate::auth::Verified;
-use crate::call::{Call, Delivery, Source, State};
+use crate::call::{Call, Delivery, Field, Source, State};
 use crate::config::Storage;
 use crate::instant::Instant;
 use crate::session::SessionKey;
@@ -137,6 +137,12 @@ struct Cached {
     seen_at: Instant,
 }
 
+/// A failure that a repetition mends comes before a refusal, or the repetition would never come.
+fn mendable<const N: usize>(failed: [Option<&StoreError>; N]) -> Result<(), StoreError> {
+    let mendable = failed.into_iter().flatten().find(|error| matches!(error, StoreError::Unavailable { .. }));
+    mendable.map_or(Ok(()), |error| Err(error.clone()))
+}
+
 impl Store {
     /// A store over real clients.
     pub fn new(clients: Clients, storage: Storage) -> Self {
@@ -151,8 +157,8 @@ impl Store {
         Self { clients, tables, bucket, retention_days, cache: None }
     }
 
-    /// Keeps a delivery: the event, then the merges side by side, except that a Vocobase transcript is whole before
-    /// the call names it.
+    /// Keeps a delivery: the event, then the merges side by side, except that a Vocobase transcript is put beside the
+    /// event, since a call names one only once it is whole.
     pub async fn keep(
         &self,
         delivery: &Delivery,
@@ -165,31 +171,33 @@ impl Store {
         if seen.as_ref().is_some_and(|seen| seen.call.state == State::Erased) {
             return Ok(Kept::Erased);
         }
-        let event_is_new = self.put_event(delivery, body, source, received_at).await?;
-        let call = async {
-            if let Some(transcript) = &delivery.transcript {
-                let known = seen.as_ref().and_then(|seen| seen.call.revision.as_ref());
-                // A call names a revision only once it is whole.
-                if known != Some(&transcript.revision) {
-                    self.put_transcript(key, transcript, self.expiry(delivery.call.started_at, received_at)).await?;
+        let speech = async {
+            match &delivery.transcript {
+                Some(transcript)
+                    if seen.as_ref().and_then(|seen| seen.call.revision.as_ref()) != Some(&transcript.revision) =>
+                {
+                    self.put_transcript(key, transcript, self.expiry(delivery.call.started_at, received_at)).await
                 }
+                _ => Ok(()),
             }
-            self.merge_call(seen, &delivery.call, received_at).await
         };
+        let event = self.put_event(delivery, body, source, received_at);
+        let (event, speech) = futures_util::future::join(event, speech).await;
+        mendable([event.as_ref().err(), speech.as_ref().err()])?;
+        let event_is_new = event?;
+        speech?;
+        let known_of = |seen: &Cached| seen.call.get(Field::RecordingState).is_some();
+        let unheard_of = event_is_new && !seen.as_ref().is_some_and(known_of);
+        let call = self.merge_call(seen, &delivery.call, received_at);
         let recording = async {
             match &delivery.recording {
-                Some(wanted) => self.want_recording(key, wanted, received_at).await,
+                Some(wanted) => self.want_recording(key, wanted, unheard_of, received_at).await,
                 None => Ok(false),
             }
         };
         let (call, turns, recording) =
             futures_util::future::join3(call, self.put_turns(delivery, received_at), recording).await;
-        // A failure that a repetition mends comes before a refusal, or the repetition would never come.
-        let failed = [call.as_ref().err(), turns.as_ref().err(), recording.as_ref().err()];
-        let mendable = failed.into_iter().flatten().find(|error| matches!(error, StoreError::Unavailable { .. }));
-        if let Some(error) = mendable {
-            return Err(error.clone());
-        }
+        mendable([call.as_ref().err(), turns.as_ref().err(), recording.as_ref().err()])?;
         let (call, turns, recording) = (call?, turns?, recording?);
         Ok(match (event_is_new, call, turns || recording) {
             (_, calls::Merged::Erased, _) => Kept::Erased,
@@ -199,11 +207,20 @@ impl Store {
         })
     }
 
-    /// Opens a connection with the cheapest read there is.
+    /// What it is a store over.
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Opens the connections that a delivery needs at once, with the cheapest read there is.
     pub async fn warm(&self) -> Result<(), StoreError> {
-        let read = self.clients.dynamodb.get_item().table_name(&self.tables.sessions);
-        let read = read.key("session", attributes::s("-")).send().await;
-        read.map(|_| ()).map_err(|error| StoreError::from_sdk("the first read", &error))
+        let read = async || {
+            let read = self.clients.dynamodb.get_item().table_name(&self.tables.sessions);
+            let read = read.key("session", attributes::s("-")).send().await;
+            read.map(|_| ()).map_err(|error| StoreError::from_sdk("the first read", &error))
+        };
+        let (one, other) = futures_util::future::join(read(), read()).await;
+        one.and(other)
     }
 
     /// When an item may be deleted, in seconds since 1970. It counts from what the delivery speaks of, so that

@@ -121,7 +121,7 @@ impl Store {
                 self.put_job(item).await?;
             }
             for (wanted, received_at) in offers {
-                self.want_recording(&said.key, &wanted, received_at).await?;
+                self.want_recording(&said.key, &wanted, false, received_at).await?;
             }
             Ok(())
         };

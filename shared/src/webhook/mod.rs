@@ -5,6 +5,7 @@
 //! only make the platform throw them away.
 
 mod answer;
+mod rehearsal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,12 +64,15 @@ impl App {
         Self { keyring, metrics: Metrics::default(), store, profiles: Cache::default(), clock, config }
     }
 
-    /// Reads the keys and pays for the first connection while the instance starts, and not while a platform waits.
-    /// Failing here is harmless: the first delivery tries again.
-    pub async fn warm(&self) {
-        let connection = tokio::time::timeout(Duration::from_secs(1), self.store.warm());
+    /// Pays while the instance starts, and not while a platform waits: for the first connections, for the keys, and for
+    /// having `handle` run the first time, which waits for nothing and so fits into the others' waiting. Failing here is
+    /// harmless: the first delivery tries again.
+    pub async fn warm(&self, webhook: Webhook, handle: impl AsyncFnOnce(&Self, Request) -> Response<Body>) {
+        let connections = tokio::time::timeout(Duration::from_secs(1), self.store.warm());
         let keys = self.keyring.keys((self.clock)());
-        let _ = futures_util::future::join(connection, keys).await;
+        // On the heap: it is as large as the handling of a delivery, and nothing of it outlives the start.
+        let rehearsal = Box::pin(self.rehearse(webhook, handle));
+        let _ = futures_util::future::join3(connections, keys, rehearsal).await;
     }
 
     /// This bundle's own URL of `webhook` for one session, with its token; `None` if it has none.
