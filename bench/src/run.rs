@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rand::seq::SliceRandom;
 use serde::Serialize;
 use shared::{Instant, Provider};
 
@@ -133,7 +134,7 @@ pub async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let mut numbers = 0..;
     for round in 1..=options.cold {
         progress(&format!("start {round} of {}", options.cold));
-        for target in &mut targets {
+        for target in shuffled(&mut targets) {
             start(target, options.throttle, &mut numbers).await?;
         }
     }
@@ -175,6 +176,14 @@ async fn start(
     function.stop().await
 }
 
+/// In an order of chance: what ran before leaves the processor's caches as they are, and whoever often follows itself
+/// seems some 6 % cheaper.
+fn shuffled<T>(turns: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut turns: Vec<T> = turns.into_iter().collect();
+    turns.shuffle(&mut rand::rng());
+    turns
+}
+
 /// Deliveries to instances that run, one to each in turn.
 async fn deliver(
     targets: &mut [Target],
@@ -191,12 +200,7 @@ async fn deliver(
         if round % 100 == 0 {
             progress(&format!("delivery {round} of {rounds}"));
         }
-        // Who comes first, with what else is in the processor's caches, changes every time.
-        let mut turns: Vec<_> = targets.iter_mut().zip(&mut functions).collect();
-        if round % 2 == 1 {
-            turns.reverse();
-        }
-        for (target, function) in turns {
+        for (target, function) in shuffled(targets.iter_mut().zip(&mut functions)) {
             if target.kind.is_large() && round % u64::from(RARER) != 0 {
                 continue;
             }
