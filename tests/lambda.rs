@@ -103,7 +103,7 @@ pub fn spawn(mut by: Command, name: &str, environment: &BTreeMap<String, String>
         .expect("the function's binary runs")
 }
 
-/// A function-URL event, payload version 2.0. Source: AWS's page "Invoking Lambda function URLs".
+/// A delivery as its platform signs it, in a function-URL event.
 pub fn event(world: &World, webhook: Webhook, body: &str, base64: bool) -> Value {
     let query = world.url(webhook).split_once('?').map(|(_, query)| query).unwrap_or_default();
     let mut headers = json!({ "content-type": "application/json", "host": "abc.lambda-url.us-east-1.on.aws" });
@@ -113,13 +113,18 @@ pub fn event(world: &World, webhook: Webhook, body: &str, base64: bool) -> Value
         headers[vocobase::SIGNATURE] = json!(signature);
     }
     let sent = if base64 { crate::base64(body.as_bytes()) } else { body.to_owned() };
+    function_url_event(query, &headers, &sent, base64)
+}
+
+/// A function-URL event, payload version 2.0. Source: AWS's page "Invoking Lambda function URLs".
+pub fn function_url_event(query: &str, headers: &Value, body: &str, base64: bool) -> Value {
     json!({
         "version": "2.0", "routeKey": "$default", "rawPath": "/", "rawQueryString": query, "headers": headers,
         "requestContext": { "accountId": "anonymous", "apiId": "abc", "domainName": "abc.lambda-url.us-east-1.on.aws",
             "domainPrefix": "abc", "requestId": "r", "routeKey": "$default", "stage": "$default",
             "time": "22/Nov/2026:00:00:00 +0000", "timeEpoch": 1_795_305_600_000_u64,
             "http": { "method": "POST", "path": "/", "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7", "userAgent": "test" } },
-        "body": sent, "isBase64Encoded": base64,
+        "body": body, "isBase64Encoded": base64,
     })
 }
 

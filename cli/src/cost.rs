@@ -390,11 +390,16 @@ pub fn bill(
 
 /// What so many calls cost as the template has it, their storage until it expires included, and nothing that is paid for
 /// without them. Turns take six seconds, and say and tell as much as the command takes for usual.
-pub fn dollars(provider: Provider, calls: f64, seconds: f64, recorded: bool) -> Result<f64, Failure> {
+pub fn dollars(
+    provider: Provider,
+    calls: f64,
+    seconds: f64,
+    recorded: bool,
+    template: &Template,
+) -> Result<f64, Failure> {
     if calls == 0.0 {
         return Ok(0.0);
     }
-    let template = Template::read()?;
     let call = Call {
         provider,
         turns: (seconds / calls / TURN_SECONDS).round(),
@@ -404,7 +409,7 @@ pub fn dollars(provider: Provider, calls: f64, seconds: f64, recorded: bool) -> 
     };
     let days = template.default_of("RetentionDays")?;
     let kept = Kept { days, recording_days: days, log_days: template.default_of("LogRetentionDays")? };
-    let lines = bill(&call, calls, kept, Architecture::X86, &template)?;
+    let lines = bill(&call, calls, kept, Architecture::X86, template)?;
     Ok(lines.iter().filter(|line| !line.standing).map(|line| line.dollars).sum())
 }
 

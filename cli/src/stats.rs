@@ -13,6 +13,7 @@ use crate::calls::filter::{Filter, duration_seconds, insight, number};
 use crate::calls::{each, length};
 use crate::paint::{Colour, Paint};
 use crate::target::Target;
+use crate::template::Template;
 use crate::{Failure, aligned, cost};
 
 /// Count calls over a period: a day, an outcome, a bot at a time; lengths, latency and credits.
@@ -143,12 +144,15 @@ impl Totals {
     /// What AWS takes for them, about.
     #[allow(clippy::cast_precision_loss, reason = "there are fewer calls than that")]
     pub fn dollars(&self) -> Result<f64, Failure> {
-        let mut dollars = cost::dollars(Provider::Vocobase, self.recorded.calls as f64, self.recorded.seconds, true)?;
+        let template = Template::read()?;
+        let Count { calls, seconds, .. } = self.recorded;
+        let mut dollars = cost::dollars(Provider::Vocobase, calls as f64, seconds, true, &template)?;
         for provider in [Provider::Exotel, Provider::Vocobase] {
             let Some(all) = self.providers.get(provider.name()) else { continue };
             let recorded = if provider == Provider::Vocobase { self.recorded.clone() } else { Count::default() };
             let calls = all.calls.saturating_sub(recorded.calls) as f64;
-            dollars += cost::dollars(provider, calls, (all.seconds - recorded.seconds).max(0.0), false)?;
+            let seconds = (all.seconds - recorded.seconds).max(0.0);
+            dollars += cost::dollars(provider, calls, seconds, false, &template)?;
         }
         Ok(dollars)
     }

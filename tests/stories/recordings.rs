@@ -2,6 +2,7 @@
 //! source that misbehaves in every way it can.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -1172,21 +1173,22 @@ async fn a_batch_is_worked_on_side_by_side() {
     }
     let sessions: Vec<String> = ids.iter().map(|id| format!("vocobase#{id}")).collect();
     let sessions: Vec<&str> = sessions.iter().map(String::as_str).collect();
-    // The source gives nothing to anyone until it has been asked for all of them.
-    let answer = async {
-        source.asked(PARALLEL).await;
-        loop {
-            go_on.notify_waiters();
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
     let archiver = scene.archiver();
     tokio::select! {
         report = invoke(&archiver, batch(&sessions)) => assert_eq!(report, json!({ "batchItemFailures": [] })),
-        () = answer => unreachable!("it answers until the batch is done"),
+        never = once_as_many_asked_as_may(&source, &go_on) => match never {},
     }
     for id in &ids {
         scene.assert_wav(id, &content).await;
+    }
+}
+
+/// Lets a source answer that was to give nothing to anyone before, so that it has seen who is copied at once.
+async fn once_as_many_asked_as_may(source: &Source, go_on: &Notify) -> Infallible {
+    source.asked(PARALLEL).await;
+    loop {
+        go_on.notify_waiters();
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -1238,18 +1240,10 @@ async fn the_sweep_takes_what_expires_soonest_first_and_begins_nothing_that_it_h
     let now = tokio::time::Instant::now();
     assert_eq!(scene.archiver().sweep("sweeper", now + Duration::from_secs(10)).await.unwrap(), 0);
     assert_eq!(source.log().len(), 0);
-    // Who is asked for at once is the source's to see: it gives nothing to anyone until as many have asked as may.
-    let answer = async {
-        source.asked(PARALLEL).await;
-        loop {
-            go_on.notify_waiters();
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
     let archiver = scene.archiver();
     tokio::select! {
         swept = archiver.sweep("sweeper", soon()) => assert_eq!(swept.unwrap(), 12),
-        () = answer => unreachable!("it answers until the sweep is done"),
+        never = once_as_many_asked_as_may(&source, &go_on) => match never {},
     }
     let mut first: Vec<String> = source.log()[..PARALLEL].iter().map(|asked| asked.path[1..3].to_owned()).collect();
     first.sort();

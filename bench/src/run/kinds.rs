@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use shared::auth::exotel::Tokens;
 use shared::auth::{Secret, vocobase};
 use shared::{Instant, Provider, Webhook};
+use tests::lambda::function_url_event;
 
 /// What everything is signed with.
 pub const SECRET: &str = "whsec_bench";
@@ -168,7 +169,7 @@ fn session(number: u64, turns: usize) -> Result<Value, Box<dyn Error>> {
     Ok(body)
 }
 
-/// A function-URL event, payload version 2.0. Source: AWS's page "Invoking Lambda function URLs".
+/// A delivery as its platform signs it.
 fn signed(webhook: Webhook, body: &Value, now: Instant) -> Value {
     let body = body.to_string();
     let mut headers = json!({ "content-type": "application/json", "host": "abc.lambda-url.us-east-1.on.aws",
@@ -185,12 +186,5 @@ fn signed(webhook: Webhook, body: &Value, now: Instant) -> Value {
             headers[vocobase::TIMESTAMP] = json!(timestamp);
         }
     }
-    json!({
-        "version": "2.0", "routeKey": "$default", "rawPath": "/", "rawQueryString": query, "headers": headers,
-        "requestContext": { "accountId": "anonymous", "apiId": "abc", "domainName": "abc.lambda-url.us-east-1.on.aws",
-            "domainPrefix": "abc", "requestId": "r", "routeKey": "$default", "stage": "$default",
-            "time": "22/Nov/2026:00:00:00 +0000", "timeEpoch": 1_795_305_600_000_u64,
-            "http": { "method": "POST", "path": "/", "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7", "userAgent": "bench" } },
-        "body": body, "isBase64Encoded": false,
-    })
+    function_url_event(&query, &headers, &body, false)
 }
